@@ -1,0 +1,122 @@
+/**
+ * The catalogue: every error that napd shows to somebody, with a stable code, the HTTP status it becomes at the
+ * edge, and a sentence that names the thing, the limit and the remedy. A retired code is never used again.
+ *
+ * Throw `new AppError("CODE", [arguments of its sentence], { cause })`. Nobody between the thrower and the edge
+ * looks at the text; code that must decide, decides by `code`.
+ */
+const catalogue = {
+  // --- what a caller asked for -------------------------------------------------------------------------------
+  BAD_REQUEST: { status: 400, say: (what: string) => what },
+  BAD_JSON: { status: 400, say: (why: string) => `the request body is not the JSON that this route takes: ${why}` },
+  BODY_TOO_LARGE: {
+    status: 413,
+    say: (limit: number) => `the request body is larger than the ${limit} bytes that this route takes`,
+  },
+  UNAUTHORIZED: { status: 401, say: () => "invalid credentials" },
+  ROUTE_NOT_FOUND: { status: 404, say: () => "404 page not found" },
+  METHOD_NOT_ALLOWED: { status: 405, say: () => "" },
+  FUNCTION_NOT_FOUND: {
+    status: 404,
+    say: (name: string) => `function ${name} does not exist; see the list of functions for what is deployed`,
+  },
+  FUNCTION_EXISTS: {
+    status: 409,
+    say: (name: string) => `function ${name} exists already; update it with PUT, or delete it first`,
+  },
+  BAD_FUNCTION: { status: 400, say: (field: string, why: string) => `${field}: ${why}` },
+  NAMESPACE_NOT_FOUND: { status: 400, say: (name: string) => `namespace ${name} is not valid: no such namespace` },
+  SECRET_MISSING: {
+    status: 400,
+    say: (name: string, ns: string) =>
+      `secret ${name} does not exist in namespace ${ns}; create it before the function that uses it`,
+  },
+
+  // --- images --------------------------------------------------------------------------------------------------
+  IMAGE_BAD_REFERENCE: {
+    status: 400,
+    say: (ref: string, why: string) => `image reference "${ref}" is not valid: ${why}`,
+  },
+
+  // --- starting and calling ------------------------------------------------------------------------------------
+  START_FAILED: { status: 500, say: (id: string, why: string) => `replica ${id} could not be started: ${why}` },
+  REPLICA_EXITED: {
+    status: 500,
+    say: (id: string, code: number, tail: string) =>
+      `replica ${id} exited with code ${code} before it was ready${tail && `; its last output: ${tail}`}`,
+  },
+  REPLICA_OOM: {
+    status: 500,
+    say: (id: string, limit: string) =>
+      `replica ${id} was killed because it ran out of its memory limit (${limit}); raise limits.memory`,
+  },
+  REPLICA_NOT_READY: {
+    status: 500,
+    say: (id: string, ms: number, what: string) =>
+      `replica ${id} did not get ready within ${ms / 1000} s (${what}); the program must listen on port 8080, and setting functions.ready_timeout gives it longer`,
+  },
+  FUNCTION_UNAVAILABLE: { status: 503, say: (name: string, why: string) => `function ${name} cannot answer: ${why}` },
+  UPSTREAM_FAILED: { status: 502, say: (name: string, why: string) => `function ${name} did not answer: ${why}` },
+  UPSTREAM_TIMEOUT: {
+    status: 504,
+    say: (name: string, s: number, setting: string) => `function ${name} did not answer within ${s} s (${setting})`,
+  },
+
+  // --- this machine --------------------------------------------------------------------------------------------
+  CONFIG: { status: 500, say: (why: string) => why },
+  HOST_COMMAND: { status: 500, say: (command: string, why: string) => `${command} failed: ${why}` },
+  HOST_LACKS: { status: 500, say: (what: string, remedy: string) => `this machine lacks ${what}: ${remedy}` },
+  CONTAINERD: {
+    status: 500,
+    say: (call: string, code: string, why: string) => `containerd answered ${call} with ${code}: ${why}`,
+  },
+  CONTAINERD_UNAVAILABLE: {
+    status: 503,
+    say: (socket: string) =>
+      `containerd does not answer on ${socket}; start it, or name its socket with setting containerd.socket`,
+  },
+  STORE: { status: 500, say: (file: string, why: string) => `the state database ${file} cannot be used: ${why}` },
+  LISTEN: {
+    status: 500,
+    say: (address: string, why: string, setting: string) =>
+      `cannot listen on ${address}: ${why}; free it or change setting ${setting}`,
+  },
+  SHUTTING_DOWN: { status: 503, say: () => "napd is shutting down; try again in a moment" },
+  INTERNAL: { status: 500, say: (why: string) => `internal error: ${why}` },
+} as const satisfies Record<string, { status: number; say: (...args: never[]) => string }>;
+
+export type ErrorCode = keyof typeof catalogue;
+type Arguments<C extends ErrorCode> = Parameters<(typeof catalogue)[C]["say"]>;
+
+/** An error of the catalogue. `message` is the sentence, `status` what an HTTP edge answers with. */
+export class AppError<C extends ErrorCode = ErrorCode> extends Error {
+  override readonly name = "AppError";
+  readonly code: C;
+  readonly status: number;
+  constructor(code: C, args: Arguments<C>, options?: { cause?: unknown }) {
+    const entry = catalogue[code];
+    super((entry.say as (...a: unknown[]) => string)(...args), options);
+    this.code = code;
+    this.status = entry.status;
+  }
+}
+
+/** Whether `e` is an AppError, of that code if one is given. */
+export function isAppError<C extends ErrorCode>(e: unknown, code?: C): e is AppError<C> {
+  return e instanceof AppError && (code === undefined || e.code === code);
+}
+
+/** The sentence of anything thrown. */
+export function messageOf(e: unknown): string {
+  return e instanceof Error ? e.message : String(e);
+}
+
+/** The system's error code (ENOENT, EADDRINUSE, …) of anything thrown, or undefined. */
+export function systemCode(e: unknown): string | undefined {
+  return e instanceof Error && "code" in e && typeof e.code === "string" ? e.code : undefined;
+}
+
+/** Codes with their statuses, for the documentation and its test. */
+export function listErrors(): { code: string; status: number }[] {
+  return Object.entries(catalogue).map(([code, entry]) => ({ code, status: entry.status }));
+}
