@@ -1,0 +1,59 @@
+import { type AnyMessage, type CallOptions, type Channel, isNotFound } from "./channel.ts";
+import type { Timestamp } from "./types.ts";
+
+const service = "containerd.services.containers.v1.Containers";
+
+export interface ContainerRecord {
+  /** At most 76 characters of [A-Za-z0-9] joined by single `.`, `_` or `-`. */
+  id: string;
+  labels: Record<string, string>;
+  image: string;
+  runtime: { name: string; options?: AnyMessage };
+  spec: AnyMessage;
+  snapshotter: string;
+  snapshot_key: string;
+}
+
+/** Container records. A record is not a process: that is its task. */
+export class Containers {
+  readonly #channel: Channel;
+  constructor(channel: Channel) {
+    this.#channel = channel;
+  }
+
+  async create(container: ContainerRecord, options: CallOptions): Promise<void> {
+    await this.#channel.unary(service, "Create", { container }, options);
+  }
+
+  async get(id: string, options: CallOptions): Promise<ContainerRecord | undefined> {
+    try {
+      return (await this.#channel.unary<object, { container: ContainerRecord }>(service, "Get", { id }, options))
+        .container;
+    } catch (e) {
+      if (isNotFound(e)) return undefined;
+      throw e;
+    }
+  }
+
+  /** Records that carry label `label`. Streamed, because a list of some hundred passes 4 MiB. */
+  async listLabelled(
+    label: string,
+    options: CallOptions,
+  ): Promise<(ContainerRecord & { created_at: Timestamp | null })[]> {
+    const all: (ContainerRecord & { created_at: Timestamp | null })[] = [];
+    type Message = { container: ContainerRecord & { created_at: Timestamp | null } };
+    const filters = [`labels."${label}"`];
+    for await (const { container } of this.#channel.stream<Message>(service, "ListStream", { filters }, options))
+      all.push(container);
+    return all;
+  }
+
+  /** Idempotent. Never while its task lives: that would leave a ghost (contracts/containerd.md §2.1). */
+  async delete(id: string, options: CallOptions): Promise<void> {
+    try {
+      await this.#channel.unary(service, "Delete", { id }, options);
+    } catch (e) {
+      if (!isNotFound(e)) throw e;
+    }
+  }
+}

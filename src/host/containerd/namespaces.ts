@@ -1,0 +1,33 @@
+import { type Channel, isExists } from "./channel.ts";
+
+const service = "containerd.services.namespaces.v1.Namespaces";
+
+/** containerd namespaces: one per function namespace. */
+export class Namespaces {
+  readonly #channel: Channel;
+  constructor(channel: Channel) {
+    this.#channel = channel;
+  }
+
+  /** Makes the namespace unless it is there. */
+  async ensure(name: string, labels: Record<string, string>): Promise<void> {
+    try {
+      await this.#channel.unary(service, "Create", { namespace: { name, labels } }, {});
+    } catch (e) {
+      if (!isExists(e)) throw e;
+    }
+  }
+
+  async list(): Promise<{ name: string; labels: Record<string, string> }[]> {
+    const { namespaces } = await this.#channel.unary<
+      object,
+      { namespaces: { name: string; labels: Record<string, string> }[] }
+    >(service, "List", {}, {});
+    return namespaces;
+  }
+
+  /** Fails with code 9 while anything is left in it. */
+  async delete(name: string): Promise<void> {
+    await this.#channel.unary(service, "Delete", { name }, {});
+  }
+}
