@@ -9,10 +9,10 @@ export class Namespaces {
     this.#channel = channel;
   }
 
-  /** Makes the namespace unless it is there. */
+  /** Makes the namespace unless it is there. Its own name goes into the header: the event needs one. */
   async ensure(name: string, labels: Record<string, string>): Promise<void> {
     try {
-      await this.#channel.unary(service, "Create", { namespace: { name, labels } }, {});
+      await this.#channel.unary(service, "Create", { namespace: { name, labels } }, { namespace: name });
     } catch (e) {
       if (!isExists(e)) throw e;
     }
@@ -28,6 +28,6 @@ export class Namespaces {
 
   /** Fails with code 9 while anything is left in it. */
   async delete(name: string): Promise<void> {
-    await this.#channel.unary(service, "Delete", { name }, {});
+    await this.#channel.unary(service, "Delete", { name }, { namespace: name });
   }
 }
