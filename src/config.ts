@@ -1,0 +1,306 @@
+import { readFileSync } from "node:fs";
+import { isIPv4 } from "node:net";
+import { parse } from "ini";
+import { formatDuration, parseDuration } from "./base/durations.ts";
+import { AppError, messageOf, systemCode } from "./base/errors.ts";
+import type { LogLevel } from "./base/log.ts";
+import { isName, nameRule } from "./base/names.ts";
+
+/** One setting: what it means, its default, and how its text becomes a value (throws a sentence saying what must hold). */
+interface Setting<T> {
+  readonly sentence: string;
+  readonly fallback: T;
+  read(text: string): T;
+  write(value: T): string;
+}
+
+function text(fallback: string, sentence: string): Setting<string> {
+  return { sentence, fallback, read: (t) => t, write: (v) => v };
+}
+
+function path(fallback: string, sentence: string): Setting<string> {
+  const read = (t: string) => (t === "" || t.startsWith("/") ? t : fail("must be an absolute path"));
+  return { sentence, fallback, read, write: (v) => v };
+}
+
+function words(
+  fallback: string[],
+  sentence: string,
+  valid: (word: string) => boolean,
+  rule: string,
+): Setting<string[]> {
+  const read = (t: string) => {
+    const list = t.split(/[\s,]+/).filter((w) => w !== "");
+    return list.every(valid) ? list : fail(rule);
+  };
+  return { sentence, fallback, read, write: (v) => v.join(" ") };
+}
+
+function choice<const T extends string>(values: readonly T[], fallback: T, sentence: string): Setting<T> {
+  const read = (t: string) => values.find((v) => v === t) ?? fail(`must be one of ${values.join(", ")}`);
+  return { sentence: `${sentence} One of ${values.join(", ")}.`, fallback, read, write: (v) => v };
+}
+
+function integer(fallback: number, min: number, max: number, sentence: string): Setting<number> {
+  const read = (t: string) =>
+    /^\d{1,12}$/.test(t) && +t >= min && +t <= max ? +t : fail(`must be a whole number from ${min} to ${max}`);
+  return { sentence: `${sentence} From ${min} to ${max}.`, fallback, read, write: String };
+}
+
+/** Milliseconds. */
+function duration(fallback: number, sentence: string): Setting<number> {
+  const read = (t: string) => {
+    const ms = parseDuration(t);
+    return ms !== undefined && ms > 0 ? ms : fail("must be a duration above zero such as 30s or 1m30s");
+  };
+  return { sentence, fallback, read, write: formatDuration };
+}
+
+export interface ListenAddress {
+  host: string;
+  port: number;
+}
+
+function listen(fallback: ListenAddress, sentence: string): Setting<ListenAddress> {
+  const read = (t: string) => {
+    const [, host = "", port = ""] = /^(.*):(\d{1,5})$/.exec(t) ?? fail("must be ADDRESS:PORT, such as 0.0.0.0:8080");
+    if (+port > 65535) fail("has a port above 65535");
+    return { host: host.replace(/^\[(.*)\]$/, "$1") || "0.0.0.0", port: +port };
+  };
+  return { sentence, fallback, read, write: (v) => `${v.host.includes(":") ? `[${v.host}]` : v.host}:${v.port}` };
+}
+
+/** An IPv4 network. `gateway` is its first address, which the bridge gets. */
+export interface Subnet {
+  cidr: string;
+  prefix: number;
+  gateway: string;
+}
+
+function readSubnet(t: string): Subnet {
+  const [address = "", length = ""] = t.split("/");
+  const prefix = Number(length);
+  if (!isIPv4(address) || !/^\d+$/.test(length) || prefix < 8 || prefix > 29)
+    return fail("must be an IPv4 network from /8 to /29, such as 10.63.0.0/16");
+  const number = address.split(".").reduce((n, part) => n * 256 + +part, 0);
+  const base = number - (number % 2 ** (32 - prefix));
+  const dotted = (n: number) => [24, 16, 8, 0].map((shift) => Math.floor(n / 2 ** shift) % 256).join(".");
+  if (base !== number) return fail(`has bits set behind /${prefix}; did you mean ${dotted(base)}/${prefix}?`);
+  return { cidr: t, prefix, gateway: dotted(base + 1) };
+}
+
+function subnet(fallback: string, sentence: string): Setting<Subnet> {
+  return { sentence, fallback: readSubnet(fallback), read: readSubnet, write: (v) => v.cidr };
+}
+
+function fail(rule: string): never {
+  throw new Error(rule);
+}
+
+/** Every setting of napd, by section. This table is what `--print-config` and the reference print. */
+const settings = {
+  gateway: {
+    listen: listen({ host: "0.0.0.0", port: 8080 }, "Address and port of the gateway and the API."),
+    upstream_timeout: duration(
+      60_000,
+      "How long a call may take, including the wake-up, unless annotation napd.timeout says otherwise.",
+    ),
+  },
+  containerd: {
+    socket: path("/run/containerd/containerd.sock", "containerd's socket."),
+    snapshotter: text("overlayfs", "containerd's snapshotter for images and containers."),
+    runc_root: path(
+      "",
+      "Where runc keeps its state; empty for containerd's own choice. For a containerd that shares the machine with another.",
+    ),
+  },
+  cgroup: {
+    parent: text("napd", "Name of the cgroup under which those of the functions are made."),
+  },
+  paths: {
+    data: path("/var/lib/napd", "What must last: state.db, secrets, credentials."),
+    run: path("/run/napd", "What may vanish at a reboot: network results, copies of secrets for running functions."),
+    logs: path("/var/log/napd", "Logs of the functions."),
+  },
+  network: {
+    bridge: text("napd0", "Name of the bridge; also of its firewall chains."),
+    subnet: subnet("10.63.0.0/16", "Addresses of the functions; the first one is the gateway's."),
+    cni_path: words(
+      ["/usr/lib/cni", "/opt/cni/bin", "/usr/libexec/cni"],
+      "Where the CNI plug-ins are looked for.",
+      (w) => w.startsWith("/"),
+      "must be absolute paths",
+    ),
+  },
+  dns: {
+    servers: words(
+      [],
+      "Resolvers for names that are not ours; empty for those of the host.",
+      isIPv4,
+      "must be IPv4 addresses",
+    ),
+  },
+  images: {
+    pull_policy: choice(
+      ["Always", "IfNotPresent", "Never"],
+      "Always",
+      "Whether a deploy asks the registry; annotation napd.pull-policy overrides it for one function.",
+    ),
+    credentials: path(
+      "",
+      "Logins of registries, in the format of docker's config.json; empty for docker-config.json in paths.data.",
+    ),
+  },
+  functions: {
+    namespace: {
+      ...text("openfaas-fn", "The default namespace of functions."),
+      read: (t: string) => (isName(t) ? t : fail(nameRule)),
+    },
+    ready_timeout: duration(60_000, "How long a replica may take to get ready before it counts as failed."),
+    deploy_wait: duration(50_000, "How long a deploy waits for readiness before it answers that the rollout goes on."),
+    grace: duration(30_000, "How long a stopping replica may finish its requests and then its own shut-down."),
+    pids_limit: integer(512, 16, 1_000_000, "Processes and threads that one replica may have."),
+    on_stop: choice(
+      ["keep", "remove"],
+      "keep",
+      "Whether functions run on when napd stops, or are taken down (their deployment stays).",
+    ),
+  },
+  log: {
+    level: choice<LogLevel>(
+      ["trace", "debug", "info", "warn", "error", "silent"],
+      "info",
+      "Least severity that is logged.",
+    ),
+  },
+} satisfies Record<string, Record<string, Setting<unknown>>>;
+
+type Settings = typeof settings;
+type Value<S> = S extends Setting<infer T> ? T : never;
+
+/** How one registry host is reached. */
+export interface RegistrySettings {
+  host: string;
+  /** Tried in this order before the host itself: origins such as `https://mirror.example`. */
+  mirrors: string[];
+  plainHttp: boolean;
+  /** PEM file with certificates to trust besides the system's. */
+  caFile?: string;
+}
+
+export type Config = {
+  readonly [S in keyof Settings]: { readonly [K in keyof Settings[S]]: Value<Settings[S][K]> };
+} & {
+  readonly registries: readonly RegistrySettings[];
+};
+
+/** Where texts of settings come from, weakest first. */
+export interface ConfigSources {
+  /** Path of an ini file; must exist when `fileIsRequired`. */
+  file: string;
+  fileIsRequired: boolean;
+  /** `NAPD_SECTION_KEY` variables; other names are ignored, unknown NAPD_ ones refused. */
+  environment: NodeJS.ProcessEnv;
+  /** `section.key=value` texts. */
+  flags: readonly string[];
+}
+
+/** Reads, checks and freezes the configuration. Fails with CONFIG, naming the setting, its source and what must hold. */
+export function loadConfig(sources: ConfigSources): Config {
+  const texts = new Map<string, { value: string; source: string }>();
+  const registries = new Map<string, RegistrySettings>();
+  const put = (name: string, value: string, source: string) => {
+    if (!lookUp(name))
+      throw new AppError("CONFIG", [`${source}: there is no setting ${name}; napd --print-config lists them all`]);
+    texts.set(name, { value, source });
+  };
+  for (const [section, entries] of Object.entries(readIni(sources))) {
+    if (typeof entries !== "object")
+      throw new AppError("CONFIG", [`${sources.file}: ${section} stands outside of a [section]`]);
+    for (const [key, value] of Object.entries(entries)) {
+      if (section === "registries") registries.set(key, readRegistry(key, String(value), sources.file));
+      else put(`${section}.${key}`, String(value), sources.file);
+    }
+  }
+  for (const [variable, value = ""] of Object.entries(sources.environment)) {
+    const match = /^NAPD_([A-Z]+)_([A-Z_]+)$/.exec(variable);
+    if (match && match[1]!.toLowerCase() in settings)
+      put(`${match[1]}.${match[2]}`.toLowerCase(), value, `environment variable ${variable}`);
+  }
+  for (const flag of sources.flags) {
+    const equals = flag.indexOf("=");
+    if (equals < 0) throw new AppError("CONFIG", [`--set ${flag}: must be section.key=value`]);
+    const name = flag.slice(0, equals);
+    if (name.startsWith("registries."))
+      registries.set(name.slice(11), readRegistry(name.slice(11), flag.slice(equals + 1), `--set ${name}`));
+    else put(name, flag.slice(equals + 1), `--set ${name}`);
+  }
+  const config: Record<string, unknown> = { registries: Object.freeze([...registries.values()]) };
+  for (const [section, entries] of Object.entries(settings)) {
+    const values: Record<string, unknown> = {};
+    for (const [key, setting] of Object.entries(entries) as [string, Setting<unknown>][]) {
+      const given = texts.get(`${section}.${key}`);
+      try {
+        values[key] = given ? setting.read(given.value.trim()) : setting.fallback;
+      } catch (e) {
+        throw new AppError("CONFIG", [`${given!.source}: ${section}.${key} = ${given!.value}: ${messageOf(e)}`]);
+      }
+    }
+    config[section] = Object.freeze(values);
+  }
+  return Object.freeze(config) as Config;
+}
+
+function lookUp(name: string): Setting<unknown> | undefined {
+  const [section = "", key = ""] = name.split(".");
+  const entries = Object.hasOwn(settings, section) ? settings[section as keyof Settings] : {};
+  return Object.hasOwn(entries, key) ? (entries as Record<string, Setting<unknown>>)[key] : undefined;
+}
+
+function readIni(sources: ConfigSources): Record<string, Record<string, unknown> | string> {
+  try {
+    return parse(readFileSync(sources.file, "utf8"));
+  } catch (e) {
+    if (systemCode(e) === "ENOENT" && !sources.fileIsRequired) return {};
+    throw new AppError("CONFIG", [`cannot read configuration file ${sources.file}: ${messageOf(e)}`], { cause: e });
+  }
+}
+
+/** `HOST = mirror:https://m1 mirror:https://m2 plain-http ca:/path` */
+function readRegistry(host: string, text: string, source: string): RegistrySettings {
+  const registry: RegistrySettings = { host, mirrors: [], plainHttp: false };
+  for (const word of text.split(/[\s,]+/).filter((w) => w !== "")) {
+    if (word === "plain-http") registry.plainHttp = true;
+    else if (/^mirror:https?:\/\/[^/]+\/?$/.test(word)) registry.mirrors.push(word.slice(7).replace(/\/$/, ""));
+    else if (word.startsWith("ca:/")) registry.caFile = word.slice(3);
+    else
+      throw new AppError("CONFIG", [
+        `${source}: registry ${host}: "${word}" is not mirror:https://HOST, plain-http or ca:/PATH`,
+      ]);
+  }
+  return registry;
+}
+
+/** The configuration as an ini file with every setting, its sentence and its value. */
+export function printConfig(config: Config): string {
+  const lines: string[] = [];
+  for (const [section, entries] of Object.entries(settings)) {
+    lines.push(`[${section}]`);
+    for (const [key, setting] of Object.entries(entries) as [string, Setting<unknown>][]) {
+      const values = config[section as keyof Settings] as Record<string, unknown>;
+      const fallback = setting.write(setting.fallback);
+      lines.push(
+        `; ${setting.sentence} Default: ${fallback === "" ? "empty" : fallback}`,
+        `${key} = ${setting.write(values[key])}`,
+      );
+    }
+    lines.push("");
+  }
+  lines.push("[registries]", "; How a registry is reached: HOST = mirror:https://OTHER … plain-http ca:/FILE");
+  for (const { host, mirrors, plainHttp, caFile } of config.registries) {
+    lines.push(
+      `${host} = ${[...mirrors.map((m) => `mirror:${m}`), ...(plainHttp ? ["plain-http"] : []), ...(caFile ? [`ca:${caFile}`] : [])].join(" ")}`,
+    );
+  }
+  return `${lines.join("\n")}\n`;
+}

@@ -1,0 +1,83 @@
+/**
+ * The seam to what runs functions: today this machine, some day a cluster. Only these types cross it. Every
+ * implementation and the fake sit the exam in test/contract/backend.ts.
+ */
+import type { FunctionId } from "../base/names.ts";
+
+/** Which replica of what; also what an operator sees in the container's labels. */
+export interface ReplicaIdentity extends FunctionId {
+  /** Version of the function, see FunctionRow.generation. */
+  readonly generation: number;
+  /** 0, 1, … within the generation. */
+  readonly number: number;
+}
+
+/** `NAME.GENERATION.NUMBER`: unique within its namespace, since names hold no dot. At most 63 + 12 characters. */
+export function replicaId(r: ReplicaIdentity): string {
+  return `${r.name}.${r.generation}.${r.number}`;
+}
+
+/** Everything a backend needs to start one replica. */
+export interface ReplicaSpec extends ReplicaIdentity {
+  /** What `prepare` answered. */
+  readonly image: string;
+  readonly env: Readonly<Record<string, string>>;
+  /** Names in the function's namespace. */
+  readonly secrets: readonly string[];
+  readonly memoryBytes?: number;
+  readonly cpus?: number;
+  readonly readOnlyRoot: boolean;
+}
+
+/** Where a replica answers. */
+export interface Address {
+  readonly host: string;
+  readonly port: number;
+}
+
+export interface ObservedReplica extends ReplicaIdentity {
+  /** `running` and `frozen` can serve; `dead` holds resources and no process, or cannot be reached any more. */
+  readonly condition: "running" | "frozen" | "dead";
+  readonly address: Address | null;
+}
+
+export interface ReplicaExit extends ReplicaIdentity {
+  readonly exitCode: number;
+  readonly outOfMemory: boolean;
+}
+
+export type PullPolicy = "Always" | "IfNotPresent" | "Never";
+
+export interface Backend {
+  /** Whether sleeping replicas can be frozen; where not, they are stopped. */
+  readonly can: { readonly freeze: boolean };
+  /**
+   * Makes an image ready to start from and answers with a name that keeps meaning these bytes. Nothing is left
+   * behind when it fails (IMAGE_*).
+   */
+  prepare(namespace: string, image: string, policy: PullPolicy, signal?: AbortSignal): Promise<string>;
+  /** Forgets a prepared image that no function needs any more. Idempotent. */
+  release(namespace: string, image: string): Promise<void>;
+  /** Starts a replica that is absent; its process runs, it need not listen yet. Leaves nothing when it fails. */
+  start(spec: ReplicaSpec, signal?: AbortSignal): Promise<Address>;
+  /** Ends a replica and frees all it holds, also of one half made or half gone. TERM, then KILL after `graceMs`. Idempotent. */
+  stop(replica: ReplicaIdentity, graceMs: number): Promise<void>;
+  freeze(replica: ReplicaIdentity): Promise<void>;
+  thaw(replica: ReplicaIdentity): Promise<void>;
+  list(): Promise<ObservedReplica[]>;
+  /**
+   * Tells about exits. A gap (`onGap`) means that some may have been missed: list again. Also called once at the
+   * start. Disposing stops it.
+   */
+  watch(onExit: (exit: ReplicaExit) => void, onGap: () => void): Disposable;
+  /** The last `bytes` bytes of a replica's output, as text. */
+  tail(replica: ReplicaIdentity, bytes: number): Promise<string>;
+  /** Frees whatever belongs to none of these replicas and functions: what a crash of napd left. */
+  sweep(keep: {
+    replicas: readonly ReplicaIdentity[];
+    functions: readonly FunctionId[];
+    images: readonly { namespace: string; image: string }[];
+  }): Promise<void>;
+  /** Removes what a function leaves beside its replicas: its logs. Idempotent. */
+  forget(fn: FunctionId): Promise<void>;
+}

@@ -1,0 +1,101 @@
+import { parseDuration } from "../base/durations.ts";
+import { AppError } from "../base/errors.ts";
+import { parseCpu, parseMemory } from "../base/quantities.ts";
+import type { PullPolicy, ReplicaSpec } from "./backend.ts";
+import type { FunctionSpec } from "./spec.ts";
+
+/** Below this a runtime with a watchdog is killed before it answers, so smaller limits are raised to it. */
+const memoryFloorBytes = 16 * 1024 * 1024;
+
+/** What a function's labels, annotations and limits come to. */
+export interface Policy {
+  readonly minReplicas: number;
+  readonly maxReplicas: number;
+  /** For a whole call, wake-up included. */
+  readonly timeoutMs: number;
+  /** Which setting `timeoutMs` comes from, for the message of a 504. */
+  readonly timeoutSource: string;
+  /** HTTP path that must answer 2xx or 3xx before a replica is ready; null: the port must be open. */
+  readonly readyPath: string | null;
+  readonly pullPolicy: PullPolicy;
+}
+
+export interface PolicyDefaults {
+  readonly timeoutMs: number;
+  readonly pullPolicy: PullPolicy;
+}
+
+/** Fails with BAD_FUNCTION, naming the label or annotation. */
+export function policyOf(spec: FunctionSpec, defaults: PolicyDefaults): Policy {
+  const labels = spec.labels ?? {};
+  const annotations = spec.annotations ?? {};
+  const minReplicas = count(labels, "com.openfaas.scale.min", 1);
+  const maxReplicas = count(labels, "com.openfaas.scale.max", Math.max(20, minReplicas));
+  if (minReplicas > maxReplicas)
+    throw new AppError("BAD_FUNCTION", [
+      "labels",
+      `com.openfaas.scale.min ${minReplicas} is above com.openfaas.scale.max ${maxReplicas}`,
+    ]);
+  const timeout = annotations["napd.timeout"];
+  const timeoutMs = timeout === undefined ? defaults.timeoutMs : parseDuration(timeout);
+  if (timeoutMs === undefined || timeoutMs <= 0)
+    throw new AppError("BAD_FUNCTION", [
+      "annotations",
+      `napd.timeout "${timeout}" is not a duration above zero such as 30s`,
+    ]);
+  const readyPath = annotations["com.openfaas.ready.http.path"] ?? null;
+  if (readyPath !== null && !/^\/[\x21-\x7e]*$/.test(readyPath))
+    throw new AppError("BAD_FUNCTION", [
+      "annotations",
+      `com.openfaas.ready.http.path "${readyPath}" must be a path that begins with /`,
+    ]);
+  return {
+    minReplicas,
+    maxReplicas,
+    timeoutMs,
+    timeoutSource: timeout === undefined ? "setting gateway.upstream_timeout" : "annotation napd.timeout",
+    readyPath,
+    pullPolicy: pullPolicy(annotations["napd.pull-policy"]) ?? defaults.pullPolicy,
+  };
+}
+
+function count(labels: Record<string, string>, label: string, fallback: number): number {
+  const text = labels[label];
+  if (text === undefined) return fallback;
+  if (!/^\d{1,4}$/.test(text))
+    throw new AppError("BAD_FUNCTION", ["labels", `${label} "${text}" is not a whole number from 0 to 9999`]);
+  return Math.max(1, Number(text));
+}
+
+function pullPolicy(text: string | undefined): PullPolicy | undefined {
+  if (text === undefined || text === "Always" || text === "IfNotPresent" || text === "Never") return text;
+  throw new AppError("BAD_FUNCTION", [
+    "annotations",
+    `napd.pull-policy "${text}" is not Always, IfNotPresent or Never`,
+  ]);
+}
+
+/** What a backend is told to start as this replica of a function. `image` is the prepared one. */
+export function replicaSpec(spec: FunctionSpec, image: string, generation: number, number: number): ReplicaSpec {
+  const { fprocess, ...envVars } = spec.envVars ?? {};
+  const process = spec.envProcess || fprocess;
+  const memoryBytes = spec.limits?.memory ? parseMemory(spec.limits.memory) : undefined;
+  const cpus = spec.limits?.cpu ? parseCpu(spec.limits.cpu) : undefined;
+  return {
+    name: spec.name,
+    namespace: spec.namespace,
+    generation,
+    number,
+    image,
+    env: {
+      ...envVars,
+      ...(process && { fprocess: process }),
+      OPENFAAS_NAME: spec.name,
+      OPENFAAS_NAMESPACE: spec.namespace,
+    },
+    secrets: spec.secrets ?? [],
+    ...(memoryBytes !== undefined && { memoryBytes: Math.max(memoryBytes, memoryFloorBytes) }),
+    ...(cpus !== undefined && { cpus }),
+    readOnlyRoot: spec.readOnlyRootFilesystem ?? false,
+  };
+}

@@ -1,0 +1,107 @@
+import { Pool } from "undici";
+import type { Address, ReplicaIdentity } from "./backend.ts";
+import { replicaId } from "./backend.ts";
+
+/**
+ *   absent ─► starting ─► ready ⇄ frozen
+ *                │          │        │
+ *                ▼          ▼        │
+ *              failed ─► stopping ◄──┘ ─► absent
+ *
+ * `failed` has no process any more, or one that cannot be used, and still holds its container, network and files;
+ * `stopping` drains its requests and gives all of that back. Absent replicas are not in any table.
+ */
+export type ReplicaState = "starting" | "ready" | "frozen" | "failed" | "stopping";
+
+const moves: Record<ReplicaState, readonly ReplicaState[]> = {
+  starting: ["ready", "failed"],
+  ready: ["frozen", "failed", "stopping"],
+  frozen: ["ready", "failed", "stopping"],
+  failed: ["stopping"],
+  stopping: [],
+};
+
+/** One replica of a function, as the gateway and the rollout see it. */
+export class Replica {
+  readonly identity: ReplicaIdentity;
+  readonly id: string;
+  /** Requests that were sent to it and have not ended, counted before a wake. Owned by invoke. */
+  inFlight = 0;
+  /** Aborts the start that is under way. */
+  readonly abort = new AbortController();
+  /** Connections to it, from the moment that its address is known. */
+  pool: Pool | null = null;
+  /** When it got ready, on the monotonic clock, ms; null before. */
+  readySince: number | null = null;
+  #state: ReplicaState = "starting";
+  #waking: Promise<void> | null = null;
+  #drained: (() => void) | null = null;
+
+  constructor(identity: ReplicaIdentity) {
+    this.identity = identity;
+    this.id = replicaId(identity);
+  }
+
+  get state(): ReplicaState {
+    return this.#state;
+  }
+
+  /** Whether it answers now or would after a thaw. */
+  get serves(): boolean {
+    return this.#state === "ready" || this.#state === "frozen";
+  }
+
+  /**
+   * Moves only from one of `from`; false when something else came first, which is for the caller to decide. A move
+   * that the picture above lacks throws: that is a bug. Synchronous, so nothing comes between check and move.
+   */
+  move(from: readonly ReplicaState[], to: ReplicaState): boolean {
+    if (!from.includes(this.#state)) return false;
+    if (!moves[this.#state].includes(to))
+      throw new Error(`replica ${this.id}: ${this.#state} -> ${to} is not a legal move`);
+    this.#state = to;
+    return true;
+  }
+
+  connect(address: Address): void {
+    // No pipelining; connections unlimited, because the number of requests is limited elsewhere. Timeouts are the
+    // caller's: one deadline over the whole call.
+    this.pool = new Pool(`http://${address.host}:${address.port}`, {
+      headersTimeout: 0,
+      bodyTimeout: 0,
+      keepAliveTimeout: 30_000,
+      pipelining: 1,
+    });
+  }
+
+  /** Thaws a frozen one; all callers share one thaw, and none can cancel it. */
+  async ensureAwake(thaw: (replica: ReplicaIdentity) => Promise<void>): Promise<void> {
+    while (this.#state === "frozen") {
+      this.#waking ??= thaw(this.identity)
+        .then(() => void this.move(["frozen"], "ready"))
+        .finally(() => {
+          this.#waking = null;
+        });
+      await this.#waking;
+    }
+  }
+
+  /** One request ended. */
+  release(): void {
+    this.inFlight--;
+    if (this.inFlight === 0) this.#drained?.();
+  }
+
+  /** Resolves when no request is in flight. */
+  drained(): Promise<void> {
+    if (this.inFlight === 0) return Promise.resolve();
+    return new Promise((resolve) => {
+      this.#drained = resolve;
+    });
+  }
+
+  /** Closes the connections; requests that still run are cut. */
+  async disconnect(): Promise<void> {
+    await this.pool?.destroy();
+  }
+}

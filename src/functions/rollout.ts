@@ -1,0 +1,518 @@
+import { backoffMs } from "../base/backoff.ts";
+import type { Clock } from "../base/clock.ts";
+import { AppError, isAppError, messageOf } from "../base/errors.ts";
+import type { Logger } from "../base/log.ts";
+import { type FunctionId, keyOf } from "../base/names.ts";
+import type { FunctionRow, FunctionStore } from "../store/functions.ts";
+import type { Address, Backend, ObservedReplica, ReplicaExit, ReplicaIdentity } from "./backend.ts";
+import { replicaId } from "./backend.ts";
+import { plan } from "./plan.ts";
+import { type Policy, type PolicyDefaults, policyOf, replicaSpec } from "./policy.ts";
+import { waitReady } from "./readiness.ts";
+import { Replica } from "./replica.ts";
+import type { FunctionSpec } from "./spec.ts";
+import { Entry, type Table } from "./table.ts";
+
+/** One version of a function: what was asked for, and the image that it came to. */
+export interface Version {
+  readonly spec: FunctionSpec;
+  /** Backend.prepare's answer. */
+  readonly image: string;
+}
+
+export type Row = FunctionRow<Version>;
+
+export interface RolloutOptions {
+  store: FunctionStore<Version>;
+  backend: Backend;
+  table: Table;
+  defaults: PolicyDefaults;
+  /** Ms a replica may take to get ready. */
+  readyTimeoutMs: number;
+  /** Ms for the requests of a stopping replica, and again for its process. */
+  graceMs: number;
+  clock: Clock;
+  log: Logger;
+}
+
+/** Waiting times before a crashed or failed replica is started again. */
+const retryMinMs = 500;
+const retryMaxMs = 60_000;
+/** A replica that was ready for so long has not failed to start: its crash counts as the first. */
+const stableMs = 30_000;
+/** After so many failures in a row, callers are told at once instead of being kept waiting. */
+const patience = 3;
+
+/** A function under management: the row that says what is wanted, and the replicas that there are. */
+interface Managed {
+  row: Row;
+  readonly entry: Entry;
+  readonly replicas: Map<string, Replica>;
+  /** Failures in a row, and when the next start may be tried (monotonic ms). */
+  failures: number;
+  retryAt: number;
+  retryTimer: NodeJS.Timeout | null;
+  /** Why a replica was lost last; null while all is well. */
+  reason: string | null;
+  deleted: boolean;
+  /** Who waits for a version to serve: a deploy. */
+  readonly deploys: { generation: number; resolve: () => void; reject: (e: unknown) => void }[];
+  /** Who waits for anybody to serve: calls. */
+  callers: { resolve: () => void; reject: (e: unknown) => void }[];
+  /** Who waits for nothing to be left: a delete. */
+  readonly gone: (() => void)[];
+}
+
+/** What is known of a function right now, for the status that users see. */
+export interface Observed {
+  readonly row: Row;
+  readonly available: number;
+  readonly invocations: number;
+  readonly starting: boolean;
+  readonly reason: string | null;
+}
+
+/**
+ * Makes reality match the store. Everything that can change the picture (a deploy, an exit, a finished start, a lost
+ * connection, a slow timer) ends in `#step`, which is synchronous: it asks `plan`, swaps the route and launches what
+ * is to be started or stopped. Whatever finishes calls it again.
+ */
+export class Rollout implements AsyncDisposable {
+  readonly #o: RolloutOptions;
+  readonly #functions = new Map<string, Managed>();
+  /** Starts and stops under way, so that closing can wait for them. */
+  readonly #work = new Set<Promise<void>>();
+  #watch: Disposable | null = null;
+  #slowTimer: NodeJS.Timeout | null = null;
+  #closing = false;
+
+  constructor(options: RolloutOptions) {
+    this.#o = options;
+  }
+
+  /** Takes over what runs, removes what is nobody's, and starts what is missing. Then keeps it so. */
+  async open(): Promise<void> {
+    const { store, backend } = this.#o;
+    const observed = await backend.list();
+    const rows = store.list();
+    for (const row of rows) this.#manage(row);
+    const leftovers = observed.filter((o) => !this.#adopt(o));
+    await Promise.all(leftovers.map((o) => backend.stop(o, 0)));
+    await this.#sweep();
+    this.#watch = backend.watch(
+      (exit) => this.#exited(exit),
+      () => void this.reconcile(),
+    );
+    this.#slowTimer = setInterval(() => void this.reconcile(), 60_000).unref();
+    for (const m of this.#functions.values()) this.#step(m);
+    this.#o.log.info(
+      { functions: rows.length, adopted: observed.length - leftovers.length, removed: leftovers.length },
+      "functions reconciled",
+    );
+  }
+
+  /** Stops deciding. Functions run on; see `removeAll`. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closing = true;
+    this.#watch?.[Symbol.dispose]();
+    if (this.#slowTimer) clearInterval(this.#slowTimer);
+    for (const m of this.#functions.values()) {
+      if (m.retryTimer) clearTimeout(m.retryTimer);
+      for (const caller of m.callers.splice(0)) caller.reject(new AppError("SHUTTING_DOWN", []));
+      for (const r of m.replicas.values()) if (r.state === "starting") r.abort.abort(new AppError("SHUTTING_DOWN", []));
+    }
+    while (this.#work.size > 0) await Promise.allSettled(this.#work);
+    await Promise.all(
+      [...this.#functions.values()].flatMap((m) => [...m.replicas.values()].map((r) => r.disconnect())),
+    );
+  }
+
+  /** Takes every replica down; what is deployed stays deployed. After closing. */
+  async removeAll(): Promise<void> {
+    const { backend, graceMs } = this.#o;
+    await Promise.all((await backend.list()).map((r) => backend.stop(r, graceMs)));
+    await backend.sweep({ replicas: [], functions: this.#o.store.list(), images: this.#images() });
+  }
+
+  observe(id: FunctionId): Observed | undefined {
+    const m = this.#functions.get(keyOf(id));
+    return m && this.#observed(m);
+  }
+
+  observeAll(namespace: string): Observed[] {
+    return [...this.#functions.values()].filter((m) => m.row.namespace === namespace).map((m) => this.#observed(m));
+  }
+
+  /** Brings a stored row (new, updated or scaled) into being; resolves when its version serves. */
+  apply(row: Row): Promise<void> {
+    const m = this.#functions.get(keyOf(row)) ?? this.#manage(row);
+    const { policy } = this.#derived(row);
+    if (m.row.generation !== row.generation) {
+      m.failures = 0;
+      m.retryAt = 0;
+      this.#endDeploys(m, (g) => g < row.generation, new AppError("SUPERSEDED", [row.name]));
+    }
+    m.row = row;
+    m.entry.policy = policy;
+    const done = new Promise<void>((resolve, reject) =>
+      m.deploys.push({ generation: row.generation, resolve, reject }),
+    );
+    this.#step(m);
+    return done;
+  }
+
+  /** What goes on serving should a new version fail: what serves now, if anything does. */
+  servingVersion(id: FunctionId): { version: Version; generation: number } | null {
+    const m = this.#functions.get(keyOf(id));
+    if (!m) return null;
+    if (m.row.previous) return m.row.previous;
+    const { version, generation, replicas } = m.row;
+    const serves = [...m.replicas.values()].some((r) => r.serves && r.identity.generation === generation);
+    return serves || replicas === 0 ? { version, generation } : null;
+  }
+
+  /** Takes a function down for good; resolves when nothing of it is left. The row is gone already. */
+  async remove(id: FunctionId): Promise<void> {
+    const m = this.#functions.get(keyOf(id));
+    if (!m) return;
+    m.deleted = true;
+    if (m.retryTimer) clearTimeout(m.retryTimer);
+    this.#functions.delete(keyOf(id));
+    this.#o.table.delete(m.entry.key);
+    this.#endDeploys(m, () => true, new AppError("FUNCTION_NOT_FOUND", [m.entry.key]));
+    for (const caller of m.callers.splice(0)) caller.reject(new AppError("FUNCTION_NOT_FOUND", [m.entry.key]));
+    const gone = new Promise<void>((resolve) => m.gone.push(resolve));
+    this.#step(m);
+    await gone;
+    await this.#releaseImage(m.row.namespace, m.row.version.image);
+    if (m.row.previous) await this.#releaseImage(m.row.namespace, m.row.previous.version.image);
+    // deployed again meanwhile: its logs are in the same place
+    if (!this.#functions.has(keyOf(id))) await this.#o.backend.forget(id);
+  }
+
+  /** Compares with the backend: exits that were missed, replicas that nobody knows. */
+  async reconcile(): Promise<void> {
+    try {
+      const observed = new Map((await this.#o.backend.list()).map((o) => [`${o.namespace}/${replicaId(o)}`, o]));
+      if (this.#closing) return;
+      for (const m of this.#functions.values()) {
+        for (const r of m.replicas.values()) {
+          const seen = observed.get(`${m.row.namespace}/${r.id}`);
+          observed.delete(`${m.row.namespace}/${r.id}`);
+          if (r.serves && (!seen || seen.condition === "dead"))
+            this.#exited({ ...r.identity, exitCode: -1, outOfMemory: false });
+        }
+      }
+      for (const stranger of observed.values()) this.#dispose(stranger);
+    } catch (e) {
+      this.#o.log.warn({ err: messageOf(e) }, "reconciliation failed; it will be tried again");
+    }
+  }
+
+  #manage(row: Row): Managed {
+    const wake = () => this.#wake(m);
+    const m: Managed = {
+      row,
+      entry: new Entry({ name: row.name, namespace: row.namespace }, this.#derived(row).policy, wake),
+      replicas: new Map(),
+      failures: 0,
+      retryAt: 0,
+      retryTimer: null,
+      reason: null,
+      deleted: false,
+      deploys: [],
+      callers: [],
+      gone: [],
+    };
+    this.#functions.set(m.entry.key, m);
+    this.#o.table.set(m.entry.key, m.entry);
+    return m;
+  }
+
+  #derived(row: Row): { policy: Policy } {
+    return { policy: policyOf(row.version.spec, this.#o.defaults) };
+  }
+
+  /** Takes over a replica that runs since before us; false when it is of no use. */
+  #adopt(o: ObservedReplica): boolean {
+    const m = this.#functions.get(keyOf(o));
+    if (!m || o.condition === "dead" || !o.address) return false;
+    if (o.generation !== m.row.generation && o.generation !== m.row.previous?.generation) return false;
+    const address = o.address;
+    this.#bringUp(m, o, async () => {
+      if (o.condition === "frozen") await this.#o.backend.thaw(o);
+      return address;
+    });
+    return true;
+  }
+
+  /** The heart: looks at what is wanted and what there is, and launches the difference. Never waits. */
+  #step(m: Managed): void {
+    if (this.#closing) return;
+    const count = m.deleted ? 0 : m.row.replicas;
+    const replicas = [...m.replicas.values()].map((replica) => ({
+      replica,
+      id: replica.id,
+      state: replica.state,
+      ...generationOf(replica),
+    }));
+    const { start, route, retire } = plan(m.deleted ? -1 : m.row.generation, count, replicas);
+    m.entry.routable = route.map((r) => r.replica);
+    for (const { replica } of retire) this.#retire(m, replica);
+    if (start.length > 0) this.#startDue(m, start);
+    const complete = route.filter((r) => r.generation === m.row.generation).length >= count;
+    if (complete && !m.deleted) this.#settle(m);
+    if (m.entry.routable.length > 0) for (const caller of m.callers.splice(0)) caller.resolve();
+    if (m.deleted && m.replicas.size === 0) for (const resolve of m.gone.splice(0)) resolve();
+  }
+
+  #startDue(m: Managed, numbers: readonly number[]): void {
+    const waitMs = m.retryAt - this.#o.clock.monotonic();
+    if (waitMs > 0) {
+      m.retryTimer ??= setTimeout(() => {
+        m.retryTimer = null;
+        this.#step(m);
+      }, waitMs).unref();
+      return;
+    }
+    const { spec, image } = m.row.version;
+    for (const number of numbers) {
+      const wanted = replicaSpec(spec, image, m.row.generation, number);
+      this.#bringUp(m, wanted, (signal) => this.#startReplica(m, wanted, signal));
+    }
+  }
+
+  async #startReplica(m: Managed, wanted: ReturnType<typeof replicaSpec>, signal: AbortSignal): Promise<Address> {
+    try {
+      return await this.#o.backend.start(wanted, signal);
+    } catch (e) {
+      if (!isAppError(e, "IMAGE_MISSING") || m.deleted) throw e;
+      // the image went away under us (garbage collection, a wiped containerd): the deployed version names where it came from
+      await this.#o.backend.prepare(wanted.namespace, wanted.image, "IfNotPresent", signal);
+      return this.#o.backend.start(wanted, signal);
+    }
+  }
+
+  /** From nothing, or from a running process, to ready or failed. */
+  #bringUp(m: Managed, identity: ReplicaIdentity, start: (signal: AbortSignal) => Promise<Address>): void {
+    const { name, namespace, generation, number } = identity;
+    const replica = new Replica({ name, namespace, generation, number });
+    m.replicas.set(replica.id, replica);
+    const begin = this.#o.clock.monotonic();
+    const run = async () => {
+      try {
+        const address = await start(replica.abort.signal);
+        replica.connect(address);
+        await this.#awaitReady(m, replica, address);
+        replica.readySince = this.#o.clock.monotonic();
+        if (replica.move(["starting"], "ready")) {
+          m.reason = null;
+          this.#o.log.info(
+            { fn: m.entry.key, replica: replica.id, ms: Math.round(replica.readySince - begin) },
+            "replica ready",
+          );
+        }
+      } catch (e) {
+        replica.move(["starting"], "failed");
+        this.#startFailed(m, replica, replica.abort.signal.aborted ? replica.abort.signal.reason : e);
+      }
+    };
+    this.#track(run().then(() => this.#step(m)));
+  }
+
+  async #awaitReady(m: Managed, replica: Replica, address: Address): Promise<void> {
+    const { readyTimeoutMs, clock, backend } = this.#o;
+    const { readyPath } = m.entry.policy;
+    if (await waitReady(address, readyPath, replica.pool!, readyTimeoutMs, clock, replica.abort.signal)) return;
+    const tail = await backend.tail(replica.identity, 500).catch(() => "");
+    const what =
+      readyPath === null ? "nothing accepts connections on port 8080" : `GET ${readyPath} did not answer 2xx or 3xx`;
+    throw new AppError("REPLICA_NOT_READY", [
+      replica.id,
+      readyTimeoutMs,
+      tail === "" ? what : `${what}; its last output: ${tail}`,
+    ]);
+  }
+
+  /** A version that never served goes back to the previous one, if there is one; else it is tried again, ever more slowly. */
+  #startFailed(m: Managed, replica: Replica, error: unknown): void {
+    if (m.deleted || isAppError(error, "SHUTTING_DOWN") || isAppError(error, "SUPERSEDED")) return;
+    const generation = replica.identity.generation;
+    const message = messageOf(error);
+    this.#o.log.warn({ fn: m.entry.key, replica: replica.id, err: message }, "replica failed to start");
+    if (generation !== m.row.generation) return;
+    const failed = m.row.version;
+    if (m.row.previous) {
+      this.#adoptRow(m, this.#o.store.fail(m.row, `update failed, the previous version serves: ${message}`));
+      void this.#releaseImage(m.row.namespace, failed.image);
+    } else {
+      this.#delayRetry(m, message);
+      this.#adoptRow(m, this.#o.store.fail(m.row, message));
+    }
+    this.#endDeploys(m, (g) => g === generation, error);
+  }
+
+  #adoptRow(m: Managed, row: Row): void {
+    m.row = row;
+    m.entry.policy = this.#derived(row).policy;
+  }
+
+  #delayRetry(m: Managed, reason: string): void {
+    m.reason = reason;
+    m.retryAt = this.#o.clock.monotonic() + (m.failures === 0 ? 0 : backoffMs(m.failures - 1, retryMinMs, retryMaxMs));
+    m.failures++;
+    if (m.failures < patience) return;
+    for (const caller of m.callers.splice(0))
+      caller.reject(new AppError("FUNCTION_UNAVAILABLE", [m.entry.key, reason]));
+  }
+
+  /** A process ended that we did not stop. */
+  #exited(exit: ReplicaExit): void {
+    const m = this.#functions.get(keyOf(exit));
+    const replica = m?.replicas.get(replicaId(exit));
+    if (!m || !replica || replica.state === "stopping" || replica.state === "failed") return;
+    this.#track(
+      this.#exitReason(m, exit).then((error) => {
+        if (replica.state === "starting") return replica.abort.abort(error);
+        if (!replica.move(["ready", "frozen"], "failed")) return;
+        this.#o.log.warn({ fn: m.entry.key, replica: replica.id, err: error.message }, "replica lost");
+        if (replica.readySince !== null && this.#o.clock.monotonic() - replica.readySince > stableMs) m.failures = 0;
+        this.#delayRetry(m, error.message);
+        this.#step(m);
+      }),
+    );
+  }
+
+  async #exitReason(m: Managed, exit: ReplicaExit): Promise<AppError> {
+    const id = replicaId(exit);
+    if (exit.outOfMemory) return new AppError("REPLICA_OOM", [id, m.row.version.spec.limits?.memory ?? "no limit"]);
+    const tail = await this.#o.backend.tail(exit, 500).catch(() => "");
+    return new AppError("REPLICA_EXITED", [id, exit.exitCode, tail]);
+  }
+
+  #settle(m: Managed): void {
+    const { row } = m;
+    if (row.previous || row.failure !== null) {
+      // a failed update leaves its reason until the next version; a function that recovered drops it
+      const keepsReason = row.previous === null && row.failure?.startsWith("update failed");
+      if (!keepsReason) m.row = this.#o.store.settle(row);
+      if (row.previous) void this.#releaseImage(row.namespace, row.previous.version.image);
+    }
+    const now = this.#o.clock.monotonic();
+    if ([...m.replicas.values()].some((r) => r.readySince !== null && now - r.readySince > stableMs)) m.failures = 0;
+    for (let i = m.deploys.length - 1; i >= 0; i--)
+      if (m.deploys[i]!.generation === row.generation) m.deploys.splice(i, 1)[0]!.resolve();
+  }
+
+  #endDeploys(m: Managed, which: (generation: number) => boolean, error: unknown): void {
+    for (let i = m.deploys.length - 1; i >= 0; i--)
+      if (which(m.deploys[i]!.generation)) m.deploys.splice(i, 1)[0]!.reject(error);
+  }
+
+  /** Drains, stops and forgets a replica. One that is starting is told to give up; its failure comes back here. */
+  #retire(m: Managed, replica: Replica): void {
+    if (replica.state === "starting") return replica.abort.abort(new AppError("SUPERSEDED", [m.row.name]));
+    const drains = replica.serves;
+    if (!replica.move(["ready", "frozen", "failed"], "stopping")) return;
+    const { graceMs, backend, clock, log } = this.#o;
+    const run = async () => {
+      if (drains) await Promise.race([replica.drained(), clock.sleep(graceMs)]);
+      for (let attempt = 0; ; attempt++) {
+        try {
+          await backend.stop(replica.identity, drains ? graceMs : 0);
+          break;
+        } catch (e) {
+          log.warn(
+            { fn: m.entry.key, replica: replica.id, err: messageOf(e) },
+            "replica could not be removed; it will be tried again",
+          );
+          if (this.#closing) return;
+          await clock.sleep(backoffMs(attempt, retryMinMs, retryMaxMs));
+        }
+      }
+      await replica.disconnect();
+      m.replicas.delete(replica.id);
+    };
+    this.#track(run().then(() => this.#step(m)));
+  }
+
+  /** A replica that nobody knows: a crash left it. */
+  #dispose(stranger: ObservedReplica): void {
+    const m = this.#functions.get(keyOf(stranger));
+    this.#o.log.warn(
+      { fn: keyOf(stranger), replica: replicaId(stranger) },
+      "removing a replica that belongs to nobody",
+    );
+    if (!m) {
+      this.#track(this.#o.backend.stop(stranger, 0));
+      return;
+    }
+    // known function: takes its place in the table, so that nothing starts under its id meanwhile
+    const { name, namespace, generation, number } = stranger;
+    const replica = new Replica({ name, namespace, generation, number });
+    replica.move(["starting"], "failed");
+    m.replicas.set(replica.id, replica);
+    this.#step(m);
+  }
+
+  /** Somebody calls and nobody serves. */
+  #wake(m: Managed): Promise<void> {
+    if (m.entry.routable.length > 0) return Promise.resolve();
+    if (this.#closing) return Promise.reject(new AppError("SHUTTING_DOWN", []));
+    if (m.failures >= patience)
+      return Promise.reject(new AppError("FUNCTION_UNAVAILABLE", [m.entry.key, m.reason ?? "it failed to start"]));
+    const served = new Promise<void>((resolve, reject) => m.callers.push({ resolve, reject }));
+    if (m.row.replicas === 0) {
+      m.row = this.#o.store.scale(m.row, m.entry.policy.minReplicas);
+      this.#step(m);
+    }
+    return served;
+  }
+
+  #observed(m: Managed): Observed {
+    return {
+      row: m.row,
+      available: m.entry.routable.length,
+      invocations: m.entry.invocations,
+      starting: [...m.replicas.values()].some((r) => r.state === "starting"),
+      reason: m.reason ?? m.row.failure,
+    };
+  }
+
+  async #releaseImage(namespace: string, image: string): Promise<void> {
+    if (this.#images().some((i) => i.namespace === namespace && i.image === image)) return;
+    await this.#o.backend
+      .release(namespace, image)
+      .catch((e) => this.#o.log.warn({ image, err: messageOf(e) }, "image could not be released"));
+  }
+
+  #images(): { namespace: string; image: string }[] {
+    const of = (row: Row) =>
+      [row.version, ...(row.previous ? [row.previous.version] : [])].map((v) => ({
+        namespace: row.namespace,
+        image: v.image,
+      }));
+    return this.#o.store.list().flatMap(of);
+  }
+
+  async #sweep(): Promise<void> {
+    const replicas = [...this.#functions.values()].flatMap((m) => [...m.replicas.values()].map((r) => r.identity));
+    await this.#o.backend.sweep({ replicas, functions: this.#o.store.list(), images: this.#images() });
+  }
+
+  #track(work: Promise<void>): void {
+    const tracked = work
+      .catch((e) =>
+        this.#o.log.error(
+          { err: messageOf(e), stack: e instanceof Error ? e.stack : undefined },
+          "unexpected failure in a rollout",
+        ),
+      )
+      .finally(() => this.#work.delete(tracked));
+    this.#work.add(tracked);
+  }
+}
+
+function generationOf(replica: Replica): { generation: number; number: number } {
+  return { generation: replica.identity.generation, number: replica.identity.number };
+}

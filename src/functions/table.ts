@@ -1,0 +1,46 @@
+import type { FunctionId } from "../base/names.ts";
+import { keyOf } from "../base/names.ts";
+import type { Policy } from "./policy.ts";
+import type { Replica } from "./replica.ts";
+
+/** What a request needs to know of a function: who answers, for how long, and how to get somebody to answer. */
+export class Entry {
+  readonly id: FunctionId;
+  readonly key: string;
+  policy: Policy;
+  /** Who can be sent a request; replaced as a whole, never changed in place. */
+  routable: readonly Replica[] = [];
+  /** Calls that ended, over the life of this process. */
+  invocations = 0;
+  readonly #wake: () => Promise<void>;
+
+  /** `wake` resolves when `routable` has somebody, and rejects with the reason why nobody will come. */
+  constructor(id: FunctionId, policy: Policy, wake: () => Promise<void>) {
+    this.id = id;
+    this.key = keyOf(id);
+    this.policy = policy;
+    this.#wake = wake;
+  }
+
+  /** The replica with the fewest requests in flight, awake ones first; undefined when there is none. */
+  pick(): Replica | undefined {
+    let best: Replica | undefined;
+    let bestLoad = Number.POSITIVE_INFINITY;
+    for (const replica of this.routable) {
+      const load = replica.state === "frozen" ? replica.inFlight + 0.5 : replica.inFlight;
+      if (load < bestLoad) {
+        best = replica;
+        bestLoad = load;
+      }
+    }
+    return best;
+  }
+
+  /** Makes the function answer again; many callers share one wake-up. */
+  wake(): Promise<void> {
+    return this.#wake();
+  }
+}
+
+/** The routing table: `NAME.NAMESPACE` to entry. */
+export type Table = Map<string, Entry>;

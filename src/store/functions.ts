@@ -1,0 +1,135 @@
+import type { DatabaseSync } from "node:sqlite";
+import type { FunctionId } from "../base/names.ts";
+
+/** A function as it is wanted. `V` is the domain's version of a function, kept as JSON. */
+export interface FunctionRow<V> extends FunctionId {
+  readonly version: V;
+  /** Counts up with every version of any function; never used twice, so a replica's id never means two things. */
+  readonly generation: number;
+  /** What served before, while `version` has not got ready. */
+  readonly previous: { version: V; generation: number } | null;
+  readonly replicas: number;
+  /** Why the last rollout failed; null when it did not. */
+  readonly failure: string | null;
+  /** Ms since the epoch. */
+  readonly createdAt: number;
+}
+
+type Columns = {
+  namespace: string;
+  name: string;
+  version: string;
+  generation: number;
+  previous: string | null;
+  previous_generation: number | null;
+  replicas: number;
+  failure: string | null;
+  created_at: number;
+};
+
+/** The desired state of functions: one row each, durable when a call returns. */
+export class FunctionStore<V> {
+  readonly #db: DatabaseSync;
+  constructor(db: DatabaseSync) {
+    this.#db = db;
+  }
+
+  list(): FunctionRow<V>[] {
+    return (this.#db.prepare("SELECT * FROM functions ORDER BY namespace, name").all() as unknown as Columns[]).map(
+      (c) => this.#row(c),
+    );
+  }
+
+  get(id: FunctionId): FunctionRow<V> | undefined {
+    const columns = this.#db
+      .prepare("SELECT * FROM functions WHERE namespace = ? AND name = ?")
+      .get(id.namespace, id.name);
+    return columns && this.#row(columns as unknown as Columns);
+  }
+
+  /** A generation that no version of any function ever had. */
+  nextGeneration(): number {
+    return Number(
+      this.#db.prepare("UPDATE counters SET value = value + 1 WHERE name = 'generation' RETURNING value").get()!.value,
+    );
+  }
+
+  /** A new function. */
+  insert(id: FunctionId, version: V, generation: number, replicas: number, now: number): FunctionRow<V> {
+    this.#db
+      .prepare(
+        "INSERT INTO functions (namespace, name, version, generation, replicas, created_at) VALUES (?, ?, ?, ?, ?, ?)",
+      )
+      .run(id.namespace, id.name, JSON.stringify(version), generation, replicas, now);
+    return this.get(id)!;
+  }
+
+  /** A new version of a function; `previous` is what goes on serving until it is ready, if anything. */
+  update(
+    id: FunctionId,
+    version: V,
+    generation: number,
+    previous: { version: V; generation: number } | null,
+    replicas: number,
+  ): FunctionRow<V> {
+    this.#db
+      .prepare(
+        "UPDATE functions SET version = ?, generation = ?, previous = ?, previous_generation = ?, replicas = ?, failure = NULL WHERE namespace = ? AND name = ?",
+      )
+      .run(
+        JSON.stringify(version),
+        generation,
+        previous && JSON.stringify(previous.version),
+        previous?.generation ?? null,
+        replicas,
+        id.namespace,
+        id.name,
+      );
+    return this.get(id)!;
+  }
+
+  /** The wanted version serves: nothing is needed to go back to. */
+  settle(id: FunctionId): FunctionRow<V> {
+    this.#db
+      .prepare(
+        "UPDATE functions SET previous = NULL, previous_generation = NULL, failure = NULL WHERE namespace = ? AND name = ?",
+      )
+      .run(id.namespace, id.name);
+    return this.get(id)!;
+  }
+
+  /** The wanted version failed: back to the previous one, if there is one; the reason stays. */
+  fail(id: FunctionId, failure: string): FunctionRow<V> {
+    this.#db
+      .prepare(
+        `UPDATE functions SET version = coalesce(previous, version), generation = coalesce(previous_generation, generation),
+         previous = NULL, previous_generation = NULL, failure = ? WHERE namespace = ? AND name = ?`,
+      )
+      .run(failure, id.namespace, id.name);
+    return this.get(id)!;
+  }
+
+  scale(id: FunctionId, replicas: number): FunctionRow<V> {
+    this.#db
+      .prepare("UPDATE functions SET replicas = ? WHERE namespace = ? AND name = ?")
+      .run(replicas, id.namespace, id.name);
+    return this.get(id)!;
+  }
+
+  delete(id: FunctionId): void {
+    this.#db.prepare("DELETE FROM functions WHERE namespace = ? AND name = ?").run(id.namespace, id.name);
+  }
+
+  #row(c: Columns): FunctionRow<V> {
+    return {
+      namespace: c.namespace,
+      name: c.name,
+      version: JSON.parse(c.version),
+      generation: c.generation,
+      previous: c.previous === null ? null : { version: JSON.parse(c.previous), generation: c.previous_generation! },
+      replicas: c.replicas,
+      failure: c.failure,
+      createdAt: c.created_at,
+    };
+  }
+}
