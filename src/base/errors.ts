@@ -24,8 +24,17 @@ const catalogue = {
     status: 409,
     say: (name: string) => `function ${name} exists already; update it with PUT, or delete it first`,
   },
+  SUPERSEDED: { status: 409, say: (name: string) => `this deployment of ${name} was overtaken by a newer one` },
   BAD_FUNCTION: { status: 400, say: (field: string, why: string) => `${field}: ${why}` },
   NAMESPACE_NOT_FOUND: { status: 400, say: (name: string) => `namespace ${name} is not valid: no such namespace` },
+  SECRET_EXISTS: {
+    status: 409,
+    say: (name: string, ns: string) => `secret ${name} exists already in namespace ${ns}; replace it with PUT`,
+  },
+  SECRET_NOT_FOUND: {
+    status: 404,
+    say: (name: string, ns: string) => `secret ${name} does not exist in namespace ${ns}`,
+  },
   SECRET_MISSING: {
     status: 400,
     say: (name: string, ns: string) =>
@@ -37,9 +46,58 @@ const catalogue = {
     status: 400,
     say: (ref: string, why: string) => `image reference "${ref}" is not valid: ${why}`,
   },
+  IMAGE_NOT_FOUND: {
+    status: 400,
+    say: (ref: string, where: string) =>
+      `image ${ref} does not exist on ${where}; check its name and tag, and that it was pushed`,
+  },
+  IMAGE_LOGIN_REFUSED: {
+    status: 400,
+    say: (ref: string, host: string, answer: string, remedy: string) =>
+      `registry ${host} refuses to give image ${ref} (${answer}): ${remedy}`,
+  },
+  IMAGE_REGISTRY_UNREACHABLE: {
+    status: 502,
+    say: (ref: string, host: string, why: string) => `image ${ref} could not be fetched from ${host}: ${why}`,
+  },
+  IMAGE_DIGEST_MISMATCH: {
+    status: 502,
+    say: (ref: string, digest: string, what: string) =>
+      `image ${ref}: ${what} is not what its digest ${digest} says; try again, and if it stays so, push the image again`,
+  },
+  IMAGE_PLATFORM: {
+    status: 400,
+    say: (ref: string, wanted: string, there: string) =>
+      `image ${ref} is not made for ${wanted} but for ${there}; build and push it for this platform too`,
+  },
+  IMAGE_BAD_MANIFEST: {
+    status: 400,
+    say: (ref: string, why: string) => `image ${ref} is not one that can be used: ${why}; build and push it again`,
+  },
+  IMAGE_DISK_FULL: {
+    status: 507,
+    say: (ref: string) =>
+      `image ${ref} does not fit: no space left on the file system of containerd; free some or remove unused images`,
+  },
+  IMAGE_MISSING: {
+    status: 400,
+    say: (ref: string) =>
+      `image ${ref} is not complete on this machine; import it, or deploy with a pull policy other than Never`,
+  },
+  IMAGE_BAD_ARCHIVE: {
+    status: 400,
+    say: (file: string, why: string) =>
+      `${file} is not an image archive that can be imported: ${why}; make one with "docker save" or "skopeo copy … oci-archive:"`,
+  },
+  IMAGE_CREDENTIALS: {
+    status: 500,
+    say: (file: string, why: string) => `the registry credentials in ${file} cannot be used: ${why}`,
+  },
+  IMAGE_UNUSABLE: { status: 400, say: (why: string) => `the image cannot be run: ${why}` },
 
   // --- starting and calling ------------------------------------------------------------------------------------
   START_FAILED: { status: 500, say: (id: string, why: string) => `replica ${id} could not be started: ${why}` },
+  STOP_FAILED: { status: 500, say: (id: string, why: string) => `replica ${id} could not be stopped: ${why}` },
   REPLICA_EXITED: {
     status: 500,
     say: (id: string, code: number, tail: string) =>

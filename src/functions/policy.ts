@@ -4,9 +4,6 @@ import { parseCpu, parseMemory } from "../base/quantities.ts";
 import type { PullPolicy, ReplicaSpec } from "./backend.ts";
 import type { FunctionSpec } from "./spec.ts";
 
-/** Below this a runtime with a watchdog is killed before it answers, so smaller limits are raised to it. */
-const memoryFloorBytes = 16 * 1024 * 1024;
-
 /** What a function's labels, annotations and limits come to. */
 export interface Policy {
   readonly minReplicas: number;
@@ -94,7 +91,7 @@ export function replicaSpec(spec: FunctionSpec, image: string, generation: numbe
       OPENFAAS_NAMESPACE: spec.namespace,
     },
     secrets: spec.secrets ?? [],
-    ...(memoryBytes !== undefined && { memoryBytes: Math.max(memoryBytes, memoryFloorBytes) }),
+    ...(memoryBytes !== undefined && { memoryBytes }),
     ...(cpus !== undefined && { cpus }),
     readOnlyRoot: spec.readOnlyRootFilesystem ?? false,
   };

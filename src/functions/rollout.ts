@@ -184,14 +184,18 @@ export class Rollout implements AsyncDisposable {
     const gone = new Promise<void>((resolve) => m.gone.push(resolve));
     this.#step(m);
     await gone;
-    await this.#releaseImage(m.row.namespace, m.row.version.image);
-    if (m.row.previous) await this.#releaseImage(m.row.namespace, m.row.previous.version.image);
+    await this.releaseImage(m.row.namespace, m.row.version.image);
+    if (m.row.previous) await this.releaseImage(m.row.namespace, m.row.previous.version.image);
     // deployed again meanwhile: its logs are in the same place
     if (!this.#functions.has(keyOf(id))) await this.#o.backend.forget(id);
   }
 
   /** Compares with the backend: exits that were missed, replicas that nobody knows. */
   async reconcile(): Promise<void> {
+    // only those that served before the list was asked for: others may have come while it was made
+    const served = new Set(
+      [...this.#functions.values()].flatMap((m) => [...m.replicas.values()].filter((r) => r.serves)),
+    );
     try {
       const observed = new Map((await this.#o.backend.list()).map((o) => [`${o.namespace}/${replicaId(o)}`, o]));
       if (this.#closing) return;
@@ -199,7 +203,7 @@ export class Rollout implements AsyncDisposable {
         for (const r of m.replicas.values()) {
           const seen = observed.get(`${m.row.namespace}/${r.id}`);
           observed.delete(`${m.row.namespace}/${r.id}`);
-          if (r.serves && (!seen || seen.condition === "dead"))
+          if (served.has(r) && r.serves && (!seen || seen.condition === "dead"))
             this.#exited({ ...r.identity, exitCode: -1, outOfMemory: false });
         }
       }
@@ -344,7 +348,7 @@ export class Rollout implements AsyncDisposable {
     const failed = m.row.version;
     if (m.row.previous) {
       this.#adoptRow(m, this.#o.store.fail(m.row, `update failed, the previous version serves: ${message}`));
-      void this.#releaseImage(m.row.namespace, failed.image);
+      void this.releaseImage(m.row.namespace, failed.image);
     } else {
       this.#delayRetry(m, message);
       this.#adoptRow(m, this.#o.store.fail(m.row, message));
@@ -373,7 +377,7 @@ export class Rollout implements AsyncDisposable {
     if (!m || !replica || replica.state === "stopping" || replica.state === "failed") return;
     this.#track(
       this.#exitReason(m, exit).then((error) => {
-        if (replica.state === "starting") return replica.abort.abort(error);
+        if (replica.state === "starting") replica.abort.abort(error);
         if (!replica.move(["ready", "frozen"], "failed")) return;
         this.#o.log.warn({ fn: m.entry.key, replica: replica.id, err: error.message }, "replica lost");
         if (replica.readySince !== null && this.#o.clock.monotonic() - replica.readySince > stableMs) m.failures = 0;
@@ -396,7 +400,7 @@ export class Rollout implements AsyncDisposable {
       // a failed update leaves its reason until the next version; a function that recovered drops it
       const keepsReason = row.previous === null && row.failure?.startsWith("update failed");
       if (!keepsReason) m.row = this.#o.store.settle(row);
-      if (row.previous) void this.#releaseImage(row.namespace, row.previous.version.image);
+      if (row.previous) void this.releaseImage(row.namespace, row.previous.version.image);
     }
     const now = this.#o.clock.monotonic();
     if ([...m.replicas.values()].some((r) => r.readySince !== null && now - r.readySince > stableMs)) m.failures = 0;
@@ -411,7 +415,10 @@ export class Rollout implements AsyncDisposable {
 
   /** Drains, stops and forgets a replica. One that is starting is told to give up; its failure comes back here. */
   #retire(m: Managed, replica: Replica): void {
-    if (replica.state === "starting") return replica.abort.abort(new AppError("SUPERSEDED", [m.row.name]));
+    if (replica.state === "starting") {
+      replica.abort.abort(new AppError("SUPERSEDED", [m.row.name]));
+      return;
+    }
     const drains = replica.serves;
     if (!replica.move(["ready", "frozen", "failed"], "stopping")) return;
     const { graceMs, backend, clock, log } = this.#o;
@@ -479,7 +486,8 @@ export class Rollout implements AsyncDisposable {
     };
   }
 
-  async #releaseImage(namespace: string, image: string): Promise<void> {
+  /** Lets go of a prepared image unless a function needs it. */
+  async releaseImage(namespace: string, image: string): Promise<void> {
     if (this.#images().some((i) => i.namespace === namespace && i.image === image)) return;
     await this.#o.backend
       .release(namespace, image)

@@ -33,6 +33,14 @@ export class Leases {
     }
   }
 
+  /**
+   * Keeps something that is there already from garbage collection too. `type` is `content`, with a digest, or
+   * `snapshots/<snapshotter>`, with a name. Does not look whether it is there: ask after this, not before.
+   */
+  async hold(namespace: string, id: string, resource: { id: string; type: string }): Promise<void> {
+    await this.#channel.unary(service, "AddResource", { id, resource }, { namespace });
+  }
+
   /** Ids of the leases that a napd made. */
   async listOurs(namespace: string): Promise<string[]> {
     const { leases } = await this.#channel.unary<object, { leases: { id: string; labels: Record<string, string> }[] }>(

@@ -1,0 +1,81 @@
+import type { IncomingMessage, ServerResponse } from "node:http";
+import Fastify, { type FastifyInstance, type HTTPMethods, type RouteHandlerMethod } from "fastify";
+import { AppError, messageOf } from "../base/errors.ts";
+import type { Logger } from "../base/log.ts";
+import type { Functions } from "../functions/functions.ts";
+import type { Credentials } from "../store/credentials.ts";
+import type { SecretStore } from "../store/secrets.ts";
+import { authenticator } from "./auth.ts";
+import { errorHandler, maxBodyBytes, sendError } from "./errors.ts";
+import { functionRoutes } from "./functions.ts";
+import { infoRoutes } from "./info.ts";
+import { secretRoutes } from "./secrets.ts";
+
+export interface ApiOptions {
+  functions: Functions;
+  secrets: SecretStore;
+  credentials: Credentials;
+  defaultNamespace: string;
+  namespaces: () => readonly string[];
+  version: string;
+  log: Logger;
+}
+
+/** Handlers of one path by method; every other method is answered with 405. */
+export type Resource = Partial<Record<"GET" | "HEAD" | "POST" | "PUT" | "DELETE", RouteHandlerMethod>>;
+
+/** Adds a path to the API. */
+export type AddResource = (path: string, resource: Resource) => void;
+
+/** The API of §1.2 as a request listener: /system/* behind the password, /healthz open, 404 for the rest. */
+export async function openApi(options: ApiOptions): Promise<(req: IncomingMessage, res: ServerResponse) => void> {
+  const app = Fastify({ exposeHeadRoutes: false, bodyLimit: maxBodyBytes, routerOptions: { maxParamLength: 255 } });
+  takeAnyBodyAsJson(app);
+  app.setErrorHandler(errorHandler(options.log));
+  app.setNotFoundHandler((_request, reply) => sendError(reply, new AppError("ROUTE_NOT_FOUND", [])));
+
+  const open = adder(app);
+  open("/healthz", {
+    GET: (_request, reply) => reply.code(200).send(),
+    HEAD: (_request, reply) => reply.code(200).send(),
+  });
+  open("/", { GET: (_request, reply) => reply.redirect("/ui/", 307) });
+
+  const authenticate = authenticator(options.credentials);
+  await app.register(async (system) => {
+    // before the body is read: who has no password can make us do nothing
+    system.addHook("onRequest", async (request) => authenticate(request.headers.authorization));
+    const add = adder(system);
+    functionRoutes(add, options);
+    secretRoutes(add, options);
+    infoRoutes(add, options);
+  });
+  await app.ready();
+  return (req, res) => app.routing(req, res);
+}
+
+function adder(app: FastifyInstance): AddResource {
+  return (url, resource) => {
+    const allowed = Object.keys(resource) as HTTPMethods[];
+    for (const method of allowed) app.route({ method, url, handler: resource[method as keyof Resource]! });
+    const others = app.supportedMethods.filter((m) => !allowed.includes(m as HTTPMethods)) as HTTPMethods[];
+    app.route({
+      method: others,
+      url,
+      handler: (_request, reply) => sendError(reply, new AppError("METHOD_NOT_ALLOWED", [])),
+    });
+  };
+}
+
+/** Content-Type is never looked at: contracts/api.md §1.1. An empty body is undefined. */
+function takeAnyBodyAsJson(app: FastifyInstance): void {
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser("*", { parseAs: "buffer" }, (_request, body, done) => {
+    if (body.length === 0) return done(null, undefined);
+    try {
+      done(null, JSON.parse(body.toString("utf8")));
+    } catch (e) {
+      done(new AppError("BAD_JSON", [messageOf(e)]));
+    }
+  });
+}

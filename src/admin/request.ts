@@ -1,0 +1,17 @@
+import type { FastifyRequest } from "fastify";
+import type { z } from "zod";
+import { AppError } from "../base/errors.ts";
+
+/** A body by its schema. Fails with BAD_JSON, naming the field. */
+export function parseBody<T>(schema: z.ZodType<T>, body: unknown): T {
+  const parsed = schema.safeParse(body);
+  if (parsed.success) return parsed.data;
+  const issue = parsed.error.issues[0]!;
+  throw new AppError("BAD_JSON", [`${issue.path.join(".") || "the body"}: ${issue.message}`]);
+}
+
+/** Clients put the namespace into the body or into the query: the body wins, else the query, else the default (§2.2). */
+export function namespaceOf(request: FastifyRequest, inBody: string | null | undefined, fallback: string): string {
+  const inQuery = (request.query as Record<string, string | string[] | undefined>).namespace;
+  return inBody || (Array.isArray(inQuery) ? inQuery.at(-1) : inQuery) || fallback;
+}

@@ -1,0 +1,131 @@
+import type { Clock } from "../base/clock.ts";
+import { AppError } from "../base/errors.ts";
+import { KeyedQueue } from "../base/flight.ts";
+import { type FunctionId, keyOf } from "../base/names.ts";
+import type { FunctionStore } from "../store/functions.ts";
+import type { Backend } from "./backend.ts";
+import { type Policy, type PolicyDefaults, policyOf } from "./policy.ts";
+import type { Rollout, Row, Version } from "./rollout.ts";
+import type { FunctionSpec } from "./spec.ts";
+import { type FunctionStatus, statusOf } from "./status.ts";
+
+export interface FunctionsOptions {
+  store: FunctionStore<Version>;
+  backend: Backend;
+  rollout: Rollout;
+  defaults: PolicyDefaults;
+  /** Ms that a deploy waits until the function serves. */
+  deployWaitMs: number;
+  namespaces: () => readonly string[];
+  hasSecret: (namespace: string, name: string) => Promise<boolean>;
+  clock: Clock;
+}
+
+/** What came of a deploy: the function serves, or the time to wait for it is over and the rollout goes on. */
+export type DeployOutcome = "serving" | "continues";
+
+/** The functions of this daemon, as the API and the command line work with them. */
+export class Functions {
+  readonly #o: FunctionsOptions;
+  /** Changes of one function happen one after the other. */
+  readonly #changes = new KeyedQueue<string>();
+
+  constructor(options: FunctionsOptions) {
+    this.#o = options;
+  }
+
+  /**
+   * The way of a deploy: everything that can be known is checked and the image is fetched before anything changes;
+   * then the wish is stored, and from here on survives a crash; then the rollout makes it real. A failed update leaves
+   * the previous version serving. Fails with BAD_FUNCTION, NAMESPACE_NOT_FOUND, SECRET_MISSING, IMAGE_*,
+   * FUNCTION_EXISTS or FUNCTION_NOT_FOUND (nothing has changed), START_FAILED, REPLICA_* or SUPERSEDED.
+   */
+  async deploy(spec: FunctionSpec, kind: "create" | "update", signal?: AbortSignal): Promise<DeployOutcome> {
+    const policy = policyOf(spec, this.#o.defaults);
+    await this.#checkPlace(spec, kind);
+    const image = await this.#o.backend.prepare(spec.namespace, spec.image, policy.pullPolicy, signal);
+    try {
+      const { applied } = await this.#changes.run(keyOf(spec), async () => {
+        await this.#checkPlace(spec, kind); // a pull takes its time: look again
+        return { applied: this.#o.rollout.apply(this.#write(spec, { spec, image }, kind, policy)) };
+      });
+      return await this.#patiently(applied);
+    } catch (e) {
+      await this.#o.rollout.releaseImage(spec.namespace, image);
+      throw e;
+    }
+  }
+
+  /** Waits for a rollout, but not for ever. */
+  async #patiently(applied: Promise<void>): Promise<DeployOutcome> {
+    const patience = new AbortController();
+    const late = this.#o.clock.sleep(this.#o.deployWaitMs, patience.signal).then(
+      () => "continues" as const,
+      () => "continues" as const,
+    );
+    try {
+      return await Promise.race([applied.then(() => "serving" as const), late]);
+    } finally {
+      patience.abort();
+      applied.catch(() => {}); // it may still fail; the function's status says so
+    }
+  }
+
+  /** Resolves when nothing is left of the function. Fails with FUNCTION_NOT_FOUND. */
+  async remove(id: FunctionId): Promise<void> {
+    const gone = await this.#changes.run(keyOf(id), async () => {
+      if (!this.#o.store.get(id)) throw new AppError("FUNCTION_NOT_FOUND", [keyOf(id)]);
+      this.#o.store.delete(id);
+      return { done: this.#o.rollout.remove(id) };
+    });
+    await gone.done;
+  }
+
+  /** Asks for so many replicas, at most the function's maximum; 0 lets it sleep until somebody calls. */
+  async scale(id: FunctionId, replicas: number): Promise<void> {
+    await this.#changes.run(keyOf(id), async () => {
+      const row = this.#o.store.get(id);
+      if (!row) throw new AppError("FUNCTION_NOT_FOUND", [keyOf(id)]);
+      const { maxReplicas } = policyOf(row.version.spec, this.#o.defaults);
+      this.#o.rollout.apply(this.#o.store.scale(id, Math.min(replicas, maxReplicas))).catch(() => {});
+    });
+  }
+
+  /** Sorted by name. Fails with NAMESPACE_NOT_FOUND. */
+  list(namespace: string): FunctionStatus[] {
+    this.#checkNamespace(namespace);
+    return this.#o.rollout
+      .observeAll(namespace)
+      .map(statusOf)
+      .sort((a, b) => (a.name < b.name ? -1 : 1));
+  }
+
+  get(id: FunctionId): FunctionStatus | undefined {
+    this.#checkNamespace(id.namespace);
+    const observed = this.#o.rollout.observe(id);
+    return observed && statusOf(observed);
+  }
+
+  #checkNamespace(namespace: string): void {
+    if (!this.#o.namespaces().includes(namespace)) throw new AppError("NAMESPACE_NOT_FOUND", [namespace]);
+  }
+
+  async #checkPlace(spec: FunctionSpec, kind: "create" | "update"): Promise<void> {
+    this.#checkNamespace(spec.namespace);
+    const exists = this.#o.store.get(spec) !== undefined;
+    if (kind === "create" && exists) throw new AppError("FUNCTION_EXISTS", [keyOf(spec)]);
+    if (kind === "update" && !exists) throw new AppError("FUNCTION_NOT_FOUND", [keyOf(spec)]);
+    for (const secret of spec.secrets ?? []) {
+      if (!(await this.#o.hasSecret(spec.namespace, secret)))
+        throw new AppError("SECRET_MISSING", [secret, spec.namespace]);
+    }
+  }
+
+  #write(spec: FunctionSpec, version: Version, kind: "create" | "update", policy: Policy): Row {
+    const { store, rollout, clock } = this.#o;
+    const generation = store.nextGeneration();
+    if (kind === "create") return store.insert(spec, version, generation, policy.minReplicas, clock.now());
+    const replicas = Math.min(policy.maxReplicas, Math.max(policy.minReplicas, store.get(spec)!.replicas));
+    return store.update(spec, version, generation, rollout.servingVersion(spec), replicas);
+  }
+}

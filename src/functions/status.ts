@@ -1,0 +1,52 @@
+import type { Observed } from "./rollout.ts";
+
+/** FunctionStatus of contracts/api.md §2.1, with two fields of our own that other clients ignore. */
+export interface FunctionStatus {
+  name: string;
+  namespace: string;
+  image: string;
+  envProcess?: string;
+  envVars?: Record<string, string>;
+  constraints?: string[];
+  secrets?: string[];
+  labels?: Record<string, string>;
+  annotations?: Record<string, string>;
+  limits?: Record<string, string>;
+  requests?: Record<string, string>;
+  readOnlyRootFilesystem?: boolean;
+  invocationCount: number;
+  /** Asked for. */
+  replicas: number;
+  /** Answering now, or after a wake. */
+  availableReplicas: number;
+  /** RFC 3339. */
+  createdAt: string;
+  state: "Ready" | "Stopped" | "Deploying" | "Degraded" | "Failed";
+  /** Why it is not simply ready. */
+  reason?: string;
+}
+
+/** Design §6. */
+export function statusOf({ row, available, invocations, starting, reason }: Observed): FunctionStatus {
+  return {
+    ...row.version.spec,
+    invocationCount: invocations,
+    replicas: row.replicas,
+    availableReplicas: available,
+    createdAt: new Date(row.createdAt).toISOString(),
+    state: stateOf(row.replicas, available, starting || row.previous !== null, reason),
+    ...(reason !== null && { reason }),
+  };
+}
+
+function stateOf(
+  replicas: number,
+  available: number,
+  deploying: boolean,
+  reason: string | null,
+): FunctionStatus["state"] {
+  if (replicas === 0) return "Stopped";
+  if (available >= replicas) return deploying ? "Deploying" : "Ready";
+  if (available > 0) return "Degraded";
+  return reason === null ? "Deploying" : "Failed";
+}

@@ -1,0 +1,34 @@
+import { rm } from "node:fs/promises";
+import { AppError } from "../base/errors.ts";
+import type { Backend, ReplicaIdentity } from "../functions/backend.ts";
+import { type Host, logDir, namesOf } from "./context.ts";
+import { listReplicas, tailOf, watchReplicas } from "./observe.ts";
+import { removeReplica } from "./remove.ts";
+import { startReplica } from "./start.ts";
+import { sweepHost } from "./sweep.ts";
+
+/** The backend for this machine. Each operation is a file of its own; this is their list. */
+export function hostBackend(host: Host): Backend {
+  return {
+    can: { freeze: true },
+    prepare: async (namespace, image, policy, signal) =>
+      (await host.images.ensure(namespace, image, policy, signal)).pin,
+    release: (namespace, image) => host.images.unpin(namespace, image),
+    start: (spec, signal) => startReplica(host, spec, signal),
+    stop: (replica, graceMs) => removeReplica(host, replica, graceMs),
+    freeze: async (replica) => host.freezer.freeze(await pidOf(host, replica)),
+    thaw: async (replica) => host.freezer.thaw(await pidOf(host, replica)),
+    list: () => listReplicas(host),
+    watch: (onExit, onGap) => watchReplicas(host, onExit, onGap),
+    tail: (replica, bytes) => tailOf(host, replica, bytes),
+    sweep: (keep) => sweepHost(host, keep),
+    forget: (fn) => rm(logDir(host.settings, fn), { recursive: true, force: true }),
+  };
+}
+
+async function pidOf(host: Host, replica: ReplicaIdentity): Promise<number> {
+  const names = namesOf(host.settings, replica);
+  const task = await host.containerd.tasks.get(names.container, { namespace: names.namespace });
+  if (!task) throw new AppError("FUNCTION_UNAVAILABLE", [names.container, "its process is gone"]);
+  return task.pid;
+}

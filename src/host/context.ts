@@ -1,0 +1,90 @@
+import { createHash } from "node:crypto";
+import { join } from "node:path";
+import type { Clock } from "../base/clock.ts";
+import type { Logger } from "../base/log.ts";
+import type { ReplicaIdentity } from "../functions/backend.ts";
+import type { Containerd } from "./containerd/client.ts";
+import type { Freezer } from "./freezer.ts";
+import type { Images } from "./image/images.ts";
+import type { Cni } from "./net/cni.ts";
+
+export interface HostSettings {
+  /** Gone after a reboot, as the networks that it describes are. */
+  readonly runDir: string;
+  readonly logsDir: string;
+  /** Prefix of the names of network namespaces, so that several napd can share a machine. */
+  readonly bridge: string;
+  readonly cgroupParent: string;
+  /** runc's state directory; empty for containerd's choice. */
+  readonly runcRoot: string;
+  readonly pidsLimit: number;
+}
+
+/** What every step on this machine works with. */
+export interface Host {
+  readonly settings: HostSettings;
+  readonly containerd: Containerd;
+  readonly images: Images;
+  readonly cni: Cni;
+  readonly freezer: Freezer;
+  readonly clock: Clock;
+  readonly log: Logger;
+  /** Bytes of a secret, undefined when there is none. */
+  readonly readSecret: (namespace: string, name: string) => Promise<Buffer | undefined>;
+  /** Namespaces that functions live in. */
+  readonly namespaces: () => readonly string[];
+}
+
+/** Labels on our containers. */
+export const labels = {
+  fn: "napd.function",
+  generation: "napd.generation",
+  number: "napd.replica",
+} as const;
+
+/** How everything of one replica is called on this machine. */
+export interface Names {
+  /** containerd namespace. */
+  readonly namespace: string;
+  /** Container and task. */
+  readonly container: string;
+  readonly snapshot: string;
+  /** Unique on the machine: network results, copies of secrets. */
+  readonly host: string;
+  readonly netns: string;
+  readonly secretsDir: string;
+  readonly logFile: string;
+}
+
+export function namesOf(settings: HostSettings, r: ReplicaIdentity): Names {
+  const container = `${idPart(r.name)}.${r.generation}.${r.number}`;
+  const host = `${idPart(r.namespace)}.${container}`;
+  return {
+    namespace: r.namespace,
+    container,
+    snapshot: `${snapshotPrefix}${container}`,
+    host,
+    netns: `${netnsPrefix(settings)}${host}`,
+    secretsDir: join(settings.runDir, "secrets", host),
+    logFile: join(logDir(settings, r), `${r.generation}.${r.number}.log`),
+  };
+}
+
+export const snapshotPrefix = "napd/";
+
+export function netnsPrefix(settings: HostSettings): string {
+  return `${settings.bridge}.`;
+}
+
+/** Logs of all replicas of a function. */
+export function logDir(settings: HostSettings, fn: { namespace: string; name: string }): string {
+  return join(settings.logsDir, fn.namespace, fn.name);
+}
+
+/**
+ * containerd's identifiers join letters and digits by single separators (contracts/containerd.md §1.1), but a DNS
+ * label may hold `--`: such a name is replaced by a digest. Labels carry the identity, so nothing is read back from it.
+ */
+function idPart(name: string): string {
+  return name.includes("--") ? `x${createHash("sha256").update(name).digest("hex").slice(0, 24)}` : name;
+}

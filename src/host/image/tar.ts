@@ -1,0 +1,186 @@
+/**
+ * Reading of tar archives: POSIX.1-1988 ustar, POSIX.1-2001 pax headers for long names and large sizes, and GNU's
+ * older ways for the same. Our own because it is short and an image archive needs no more: the layers inside are
+ * containerd's to unpack.
+ */
+
+/** Something that is not a tar archive, or one that is not taken; the message says why. */
+export class BadTar extends Error {
+  override readonly name = "BadTar";
+}
+
+export interface TarEntry {
+  /** Without `./`; never absolute, never with `..`. */
+  readonly name: string;
+  /** A link of either kind has a `target` in place of content; others are directories, devices and the like. */
+  readonly kind: "file" | "link" | "other";
+  /** What a link leads to, as a name of this archive. */
+  readonly target: string;
+  /** Bytes of content. */
+  readonly size: number;
+  /** Where the content begins in the archive. */
+  readonly offset: number;
+}
+
+/** A position in a stream of bytes that only goes forward. */
+export interface Cursor {
+  readonly position: number;
+  /** The next `bytes` bytes, fewer only at the end. */
+  take(bytes: number): Promise<Buffer>;
+  skip(bytes: number): Promise<void>;
+}
+
+const blockBytes = 512;
+/** An image has some hundred entries; a bomb of headers shall not fill our memory. */
+const maxEntries = 100_000;
+/** For pax headers and long names. */
+const maxExtraBytes = 1024 * 1024;
+const maxNameBytes = 4096;
+
+interface Extra {
+  path?: string;
+  linkpath?: string;
+  size?: number;
+}
+
+/** All entries in their order, without their content. Throws BadTar. */
+export async function* readTar(cursor: Cursor): AsyncGenerator<TarEntry> {
+  let extra: Extra = {};
+  for (let count = 0; ; ) {
+    const block = await cursor.take(blockBytes);
+    // Two blocks of zeros end an archive; some writers leave them away.
+    if (block.length === 0 || block.every((byte) => byte === 0)) return;
+    if (block.length < blockBytes) throw new BadTar("it ends too early");
+    checkSum(block);
+    const type = String.fromCharCode(block[156]!);
+    const size = extra.size ?? numberIn(block, 124, 12);
+
+    if (type === "x" || type === "L" || type === "K") {
+      if (size > maxExtraBytes) throw new BadTar("it has a header of absurd length");
+      const text = await contentOf(cursor, size);
+      if (type === "x") extra = { ...extra, ...readPax(text) };
+      else extra = { ...extra, [type === "L" ? "path" : "linkpath"]: text.toString().replace(/\0.*$/s, "") };
+      continue;
+    }
+    if (type === "g") {
+      await skipContent(cursor, size);
+      continue;
+    }
+    if (type === "S") throw new BadTar("it has a sparse file");
+    if (++count > maxEntries) throw new BadTar(`it has more than ${maxEntries} entries`);
+    const entry = toEntry(block, type, size, extra, cursor.position);
+    extra = {};
+    yield entry;
+    // Whoever read the content has moved the cursor, perhaps only in part.
+    await cursor.skip(entry.offset + padded(size) - cursor.position);
+  }
+}
+
+function toEntry(block: Buffer, type: string, size: number, extra: Extra, offset: number): TarEntry {
+  const name = normalise(extra.path ?? nameIn(block));
+  const isLink = type === "1" || type === "2";
+  const isFile = type === "0" || type === "\0" || type === "7";
+  const text = isLink ? (extra.linkpath ?? textIn(block, 157, 100)) : "";
+  // A hard link names an entry of the archive; a symbolic one is relative to where it stands.
+  const target = type === "2" && !text.startsWith("/") ? `${name.replace(/[^/]*$/, "")}${text}` : text;
+  return {
+    name,
+    kind: isLink ? "link" : isFile ? "file" : "other",
+    target: isLink ? resolve(target) : "",
+    size,
+    offset,
+  };
+}
+
+function checkSum(block: Buffer): void {
+  let sum = 0;
+  for (let i = 0; i < blockBytes; i++) sum += i >= 148 && i < 156 ? 0x20 : block[i]!;
+  if (sum !== numberIn(block, 148, 8)) throw new BadTar("it is no tar file, or damaged");
+}
+
+/** Octal text, or GNU's base 256 when the first bit is set. */
+function numberIn(block: Buffer, at: number, length: number): number {
+  const field = block.subarray(at, at + length);
+  let value = 0;
+  if (field[0]! & 0x80) {
+    value = field[0]! & 0x7f;
+    for (const byte of field.subarray(1)) value = value * 256 + byte;
+  } else {
+    const text = textIn(block, at, length).trim();
+    if (!/^[0-7]*$/.test(text)) throw new BadTar("it is no tar file, or damaged");
+    value = text === "" ? 0 : Number.parseInt(text, 8);
+  }
+  if (!Number.isSafeInteger(value)) throw new BadTar("it has an entry of absurd size");
+  return value;
+}
+
+function textIn(block: Buffer, at: number, length: number): string {
+  const end = block.indexOf(0, at);
+  return block.toString("utf8", at, end < 0 ? at + length : Math.min(end, at + length));
+}
+
+/** ustar has room for a prefix; GNU uses the same bytes for other things, and the magic tells them apart. */
+function nameIn(block: Buffer): string {
+  const name = textIn(block, 0, 100);
+  const prefix = block.toString("latin1", 257, 263) === "ustar\0" ? textIn(block, 345, 155) : "";
+  return prefix ? `${prefix}/${name}` : name;
+}
+
+/** Records `LENGTH KEY=VALUE\n`, the length in bytes including itself. */
+function readPax(text: Buffer): Extra {
+  const extra: Extra = {};
+  for (let at = 0; at < text.length && text[at] !== 0; ) {
+    const space = text.indexOf(0x20, at);
+    const length = Number(text.toString("latin1", at, space < 0 ? at : space));
+    if (!Number.isInteger(length) || length < 5 || at + length > text.length)
+      throw new BadTar("it has a damaged header");
+    const record = text.toString("utf8", space + 1, at + length - 1);
+    const [key, value] = [record.slice(0, record.indexOf("=")), record.slice(record.indexOf("=") + 1)];
+    if (key === "path" || key === "linkpath") extra[key] = value;
+    if (key === "size") extra.size = sizeOf(value);
+    if (key.startsWith("GNU.sparse.")) throw new BadTar("it has a sparse file");
+    at += length;
+  }
+  return extra;
+}
+
+function sizeOf(text: string): number {
+  const size = /^\d+$/.test(text) ? Number(text) : Number.NaN;
+  if (!Number.isSafeInteger(size)) throw new BadTar("it has an entry of absurd size");
+  return size;
+}
+
+function padded(size: number): number {
+  return Math.ceil(size / blockBytes) * blockBytes;
+}
+
+async function contentOf(cursor: Cursor, size: number): Promise<Buffer> {
+  const content = await cursor.take(padded(size));
+  if (content.length < padded(size)) throw new BadTar("it ends too early");
+  return content.subarray(0, size);
+}
+
+async function skipContent(cursor: Cursor, size: number): Promise<void> {
+  await cursor.skip(padded(size));
+}
+
+/** Nothing is ever written under these names; but who uses such has a purpose that is not ours. */
+function normalise(name: string): string {
+  if (Buffer.byteLength(name) > maxNameBytes) throw new BadTar("it has a name of absurd length");
+  if (name.startsWith("/")) throw new BadTar(`it has the absolute name "${name.slice(0, 100)}"`);
+  const parts = name.split("/").filter((part) => part !== "" && part !== ".");
+  if (parts.includes("..")) throw new BadTar(`it has the name "${name.slice(0, 100)}", which leads out of it`);
+  return parts.join("/");
+}
+
+/** As `normalise`, but `..` is taken for what it is as long as it stays inside. */
+function resolve(target: string): string {
+  const found: string[] = [];
+  for (const part of target.split("/")) {
+    if (part === "" || part === ".") continue;
+    if (part !== "..") found.push(part);
+    else if (found.pop() === undefined)
+      throw new BadTar(`it has a link to "${target.slice(0, 100)}", which leads out of it`);
+  }
+  return normalise(found.join("/"));
+}

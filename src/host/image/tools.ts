@@ -1,0 +1,103 @@
+import { randomBytes } from "node:crypto";
+import { status } from "@grpc/grpc-js";
+import type { Clock } from "../../base/clock.ts";
+import { AppError, messageOf, systemCode } from "../../base/errors.ts";
+import { KeyedQueue } from "../../base/flight.ts";
+import type { Logger } from "../../base/log.ts";
+import { ContainerdError } from "../containerd/channel.ts";
+import type { Containerd } from "../containerd/client.ts";
+
+/** What everything in this room works with. */
+export interface Tools {
+  readonly containerd: Containerd;
+  readonly clock: Clock;
+  readonly log: Logger;
+  /** Marks what this process makes, so that a sweep knows it from what a dead one left. */
+  readonly mark: string;
+  /** Leases of this process that are in use. */
+  readonly leases: Set<string>;
+  /** One writer per blob, and one unpacking per chain of layers: `namespace digest`. */
+  readonly blobs: KeyedQueue<string>;
+  readonly chains: KeyedQueue<string>;
+}
+
+export function openTools(containerd: Containerd, clock: Clock, log: Logger): Tools {
+  const mark = randomBytes(4).toString("hex");
+  return { containerd, clock, log, mark, leases: new Set(), blobs: new KeyedQueue(), chains: new KeyedQueue() };
+}
+
+/** What a piece of work is for and what keeps its products. */
+export interface Scope {
+  readonly namespace: string;
+  readonly lease: string;
+  /** The image as error texts name it. */
+  readonly ref: string;
+}
+
+/** How the leases of this room begin; a sweep takes those that no living work holds. */
+export const leasePurposes = ["pull", "import", "image"] as const;
+
+/**
+ * A day, as containerd's own clients take: a slow line may need hours for a large image. After a crash the sweep is
+ * what ends a lease.
+ */
+const leaseMs = 24 * 60 * 60_000;
+
+/**
+ * Runs `work` under a lease. When it fails, garbage collection is waited for, so that the space is free when the
+ * caller hears of it; errors of containerd are told as what they mean for the image.
+ */
+export async function underLease<T>(
+  tools: Tools,
+  namespace: string,
+  purpose: (typeof leasePurposes)[number],
+  ref: string,
+  work: (scope: Scope) => Promise<T>,
+): Promise<T> {
+  const { containerd, leases, log } = tools;
+  let lease = "";
+  let failed = true;
+  try {
+    lease = (await containerd.leases.open(namespace, purpose, leaseMs)).id;
+    leases.add(lease);
+    const result = await work({ namespace, lease, ref });
+    failed = false;
+    return result;
+  } catch (e) {
+    throw isDiskFull(e) ? new AppError("IMAGE_DISK_FULL", [ref], { cause: e }) : e;
+  } finally {
+    // A lease that cannot be given back ends by itself or by the next sweep: no reason to fail what was done.
+    if (lease)
+      await containerd.leases
+        .delete(namespace, lease, failed)
+        .catch((e) => log.warn({ namespace, lease, err: messageOf(e) }, "lease not given back"));
+    leases.delete(lease);
+  }
+}
+
+/**
+ * Whether a file system was full. containerd tells this as UNKNOWN with a text and nothing else
+ * (contracts/containerd.md §1.4, §11): the one place that reads it. A quota is the same to whoever waits for space.
+ */
+export function isDiskFull(e: unknown): boolean {
+  if (e instanceof ContainerdError && e.grpc === status.UNKNOWN)
+    return /no space left on device|disk quota exceeded/i.test(e.message);
+  return systemCode(e) === "ENOSPC" || systemCode(e) === "EDQUOT";
+}
+
+/** As `Promise.all`, at most `limit` at once; after the first failure nothing new begins, and all that began has ended. */
+export async function eachOf<T>(items: readonly T[], limit: number, work: (item: T) => Promise<void>): Promise<void> {
+  const queue = [...items];
+  const failures: unknown[] = [];
+  const worker = async () => {
+    for (let item = queue.shift(); item !== undefined && failures.length === 0; item = queue.shift()) {
+      try {
+        await work(item);
+      } catch (e) {
+        failures.push(e);
+      }
+    }
+  };
+  await Promise.all(Array.from({ length: Math.min(limit, items.length) }, worker));
+  if (failures.length > 0) throw failures[0];
+}

@@ -1,0 +1,87 @@
+import { type FileHandle, open } from "node:fs/promises";
+import { messageOf, systemCode } from "../base/errors.ts";
+import type { ObservedReplica, ReplicaExit, ReplicaIdentity } from "../functions/backend.ts";
+import type { ContainerRecord } from "./containerd/containers.ts";
+import type { TaskProcess } from "./containerd/tasks.ts";
+import { type Host, labels, namesOf } from "./context.ts";
+import * as netns from "./net/netns.ts";
+
+/** Every container of ours with what has become of it. */
+export async function listReplicas(host: Host): Promise<ObservedReplica[]> {
+  const all: ObservedReplica[] = [];
+  for (const namespace of host.namespaces()) {
+    const [containers, tasks] = await Promise.all([
+      host.containerd.containers.listLabelled(labels.fn, { namespace }),
+      host.containerd.tasks.list({ namespace }),
+    ]);
+    const byId = new Map(tasks.map((t) => [t.id, t]));
+    for (const container of containers) {
+      const identity = identityOf(namespace, container);
+      if (identity) all.push(await observe(host, identity, byId.get(container.id)));
+    }
+  }
+  return all;
+}
+
+function identityOf(namespace: string, container: Pick<ContainerRecord, "labels">): ReplicaIdentity | undefined {
+  const { [labels.fn]: name, [labels.generation]: generation, [labels.number]: number } = container.labels;
+  if (!name || !/^\d+$/.test(generation ?? "") || !/^\d+$/.test(number ?? "")) return undefined;
+  return { name, namespace, generation: Number(generation), number: Number(number) };
+}
+
+/** A replica without its process, its address or its network namespace cannot be used any more (§5 step 3). */
+async function observe(host: Host, identity: ReplicaIdentity, task: TaskProcess | undefined): Promise<ObservedReplica> {
+  const names = namesOf(host.settings, identity);
+  const attachment = host.cni.stored().get(names.host);
+  const dead = { ...identity, condition: "dead", address: null } as const;
+  if (task?.status !== "RUNNING" || !attachment || !(await netns.isLive(netns.path(names.netns)))) return dead;
+  const frozen = await host.freezer.isFrozen(task.pid).catch(() => undefined);
+  if (frozen === undefined) return dead; // ended since the list was made
+  return { ...identity, condition: frozen ? "frozen" : "running", address: { host: attachment.address, port: 8080 } };
+}
+
+/** Follows exits until disposed; see Backend.watch. */
+export function watchReplicas(host: Host, onExit: (exit: ReplicaExit) => void, onGap: () => void): Disposable {
+  const stop = new AbortController();
+  const outOfMemory = new Set<string>();
+  const deliver = async (namespace: string, containerId: string, exitCode: number) => {
+    const key = `${namespace}/${containerId}`;
+    const hit = outOfMemory.delete(key);
+    const container = await host.containerd.containers.get(containerId, { namespace });
+    const identity = container && identityOf(namespace, container);
+    if (identity) onExit({ ...identity, exitCode, outOfMemory: hit && exitCode !== 0 });
+  };
+  void host.containerd.events.follow(
+    onGap,
+    (cause) => host.log.warn({ err: messageOf(cause) }, "connection to containerd lost"),
+    (event) => {
+      if (!host.namespaces().includes(event.namespace)) return;
+      if (event.kind === "oom") outOfMemory.add(`${event.namespace}/${event.containerId}`);
+      else deliver(event.namespace, event.containerId, event.exitCode).catch(onGap);
+    },
+    stop.signal,
+  );
+  return { [Symbol.dispose]: () => stop.abort(new Error("no longer watching")) };
+}
+
+/** The end of a replica's log, from the first whole line in it. Empty when there is none. */
+export async function tailOf(host: Host, replica: ReplicaIdentity, bytes: number): Promise<string> {
+  const file = await open(namesOf(host.settings, replica).logFile).catch((e) => {
+    if (systemCode(e) === "ENOENT") return undefined;
+    throw e;
+  });
+  if (!file) return "";
+  try {
+    return await readTail(file, bytes);
+  } finally {
+    await file.close();
+  }
+}
+
+async function readTail(file: FileHandle, bytes: number): Promise<string> {
+  const { size } = await file.stat();
+  const from = Math.max(0, size - bytes);
+  const { buffer, bytesRead } = await file.read(Buffer.alloc(bytes), 0, bytes, from);
+  const text = buffer.subarray(0, bytesRead).toString("utf8");
+  return (from === 0 ? text : text.slice(text.indexOf("\n") + 1)).trim();
+}

@@ -1,0 +1,68 @@
+import { rm } from "node:fs/promises";
+import { AppError } from "../base/errors.ts";
+import type { ReplicaIdentity } from "../functions/backend.ts";
+import { type Host, namesOf } from "./context.ts";
+import * as netns from "./net/netns.ts";
+
+/** How long a killed process may take to be gone, ms. */
+const killedMs = 10_000;
+
+/**
+ * Ends a replica and frees all that it holds, in the reverse order of its start: task, network, container, snapshot.
+ * The container record goes after the task without exception: the other way round leaves a process that containerd
+ * denies (contracts/containerd.md §2.1). Every step is idempotent, so this also clears what was half made.
+ */
+export async function removeReplica(host: Host, replica: ReplicaIdentity, graceMs: number): Promise<void> {
+  const names = namesOf(host.settings, replica);
+  const options = { namespace: names.namespace };
+  const { containerd, cni } = host;
+  await endTask(host, names.namespace, names.container, graceMs);
+  await Promise.all([
+    cni.del(names.host, names.netns).then(() => netns.remove(names.netns)),
+    containerd.containers
+      .delete(names.container, options)
+      .then(() => containerd.snapshots.remove(names.snapshot, options)),
+    rm(names.secretsDir, { recursive: true, force: true }),
+  ]);
+}
+
+/** TERM, after `graceMs` KILL, then the task record. 0 kills at once. Nothing to end is fine. */
+export async function endTask(host: Host, namespace: string, container: string, graceMs: number): Promise<void> {
+  const { tasks } = host.containerd;
+  const task = await tasks.get(container, { namespace });
+  if (!task) return;
+  if (task.status === "RUNNING" || task.status === "PAUSED" || task.status === "PAUSING") {
+    const stop = new AbortController();
+    const ended = tasks.wait(container, { namespace, signal: stop.signal }).then(
+      () => true,
+      () => false, // the connection broke: what follows finds out
+    );
+    try {
+      await terminate(host, namespace, container, task.pid, graceMs, ended);
+    } finally {
+      stop.abort(new Error("no longer waiting for the exit"));
+    }
+  }
+  await tasks.delete(container, { namespace });
+}
+
+async function terminate(
+  host: Host,
+  namespace: string,
+  container: string,
+  pid: number,
+  graceMs: number,
+  ended: Promise<boolean>,
+): Promise<void> {
+  const { tasks } = host.containerd;
+  if (graceMs > 0) {
+    await host.freezer.thaw(pid).catch(() => {}); // a frozen process gets no TERM; one that is gone needs none
+    await tasks.kill(container, 15, false, { namespace });
+    if (await Promise.race([ended, host.clock.sleep(graceMs).then(() => false)])) return;
+  }
+  await tasks.kill(container, 9, true, { namespace });
+  if (await Promise.race([ended, host.clock.sleep(killedMs).then(() => false)])) return;
+  const task = await tasks.get(container, { namespace });
+  if (task && task.status !== "STOPPED")
+    throw new AppError("STOP_FAILED", [container, `its process ${pid} survived KILL for ${killedMs / 1000} s`]);
+}

@@ -1,0 +1,151 @@
+import { chown, mkdir, open, writeFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { AppError, messageOf } from "../base/errors.ts";
+import { failpoint } from "../base/failpoints.ts";
+import type { Address, ReplicaSpec } from "../functions/backend.ts";
+import { jsonAny } from "./containerd/channel.ts";
+import { type Host, labels, type Names, namesOf } from "./context.ts";
+import type { ResolvedImage } from "./image/images.ts";
+import * as netns from "./net/netns.ts";
+import { runtimeSpec } from "./oci/spec.ts";
+import { removeReplica } from "./remove.ts";
+
+/** Every function listens here: contracts/api.md §3.1. */
+const functionPort = 8080;
+/** Far longer than a start takes; then garbage collection may have what a dead napd left. */
+const leaseMs = 10 * 60_000;
+
+/**
+ * Starts a replica, from nothing to a running process. The order is that of the dependencies, and the network comes
+ * up while the task is made, which takes longest (contracts/containerd.md §2.1, §2.2 variant R):
+ *
+ *     image ─► files, netns ─► CNI ADD ────────────────────────────┐
+ *                      └─────► snapshot ─► container ─► task made ─┴─► task started
+ *
+ * On failure and on abort everything is removed again, by the same steps that remove any replica.
+ */
+export async function startReplica(host: Host, spec: ReplicaSpec, signal?: AbortSignal): Promise<Address> {
+  const names = namesOf(host.settings, spec);
+  const image = await host.images.resolve(spec.namespace, spec.image);
+  if (!image) throw new AppError("IMAGE_MISSING", [spec.image]);
+  try {
+    signal?.throwIfAborted();
+    await Promise.all([openLogFile(names), copySecrets(host, spec, names, image), netns.create(names.netns, signal)]);
+    failpoint("start.netns");
+    const attached = host.cni.add(names.host, names.netns, signal);
+    const made = makeTask(host, spec, names, image, signal);
+    const [network, task] = await Promise.allSettled([attached, made]); // both have ended before anything is undone
+    if (task.status === "rejected") throw task.reason;
+    if (network.status === "rejected") throw network.reason;
+    failpoint("start.task");
+    signal?.throwIfAborted();
+    await host.containerd.tasks.start(names.container, { namespace: names.namespace, signal });
+    failpoint("start.started");
+    return { host: network.value.address, port: functionPort };
+  } catch (e) {
+    await removeReplica(host, spec, 0).catch((left) =>
+      host.log.warn(
+        { replica: names.host, err: messageOf(left) },
+        "a failed start could not be undone; the next reconciliation does",
+      ),
+    );
+    if (e instanceof AppError && e.code !== "CONTAINERD") throw e;
+    if (signal?.aborted) throw signal.reason;
+    throw new AppError("START_FAILED", [names.container, messageOf(e)], { cause: e });
+  }
+}
+
+/** Snapshot, container record and task. A lease keeps the snapshot until the container record does. */
+async function makeTask(
+  host: Host,
+  spec: ReplicaSpec,
+  names: Names,
+  image: ResolvedImage,
+  signal?: AbortSignal,
+): Promise<void> {
+  const { containerd } = host;
+  const { namespace } = names;
+  const rootfs = await (async () => {
+    await using lease = await containerd.leases.open(namespace, "start", leaseMs);
+    const options = { namespace, lease: lease.id, signal };
+    const mounts = await containerd.snapshots.prepare(names.snapshot, image.chainId, {}, options);
+    failpoint("start.snapshot");
+    await containerd.containers.create(
+      {
+        id: names.container,
+        labels: {
+          [labels.fn]: spec.name,
+          [labels.generation]: String(spec.generation),
+          [labels.number]: String(spec.number),
+        },
+        image: image.ref,
+        runtime: { name: "io.containerd.runc.v2", ...runcOptions(host) },
+        spec: jsonAny("types.containerd.io/opencontainers/runtime-spec/1/Spec", ociSpec(host, spec, names, image)),
+        snapshotter: containerd.snapshots.snapshotter,
+        snapshot_key: names.snapshot,
+      },
+      options,
+    );
+    return mounts;
+  })();
+  failpoint("start.container");
+  const log = `file://${names.logFile}`;
+  await containerd.tasks.create(
+    { container_id: names.container, rootfs, stdout: log, stderr: log, ...runcOptions(host) },
+    { namespace, signal },
+  );
+}
+
+function runcOptions(host: Host) {
+  const { runcRoot } = host.settings;
+  return runcRoot === ""
+    ? {}
+    : { options: host.containerd.channel.encode("RuncOptions", "containerd.runc.v1.Options", { root: runcRoot }) };
+}
+
+function ociSpec(host: Host, spec: ReplicaSpec, names: Names, image: ResolvedImage) {
+  const { runDir, cgroupParent, pidsLimit } = host.settings;
+  return runtimeSpec({
+    image: { ...image.config, user: image.identity },
+    hostname: spec.name,
+    env: spec.env,
+    netns: netns.path(names.netns),
+    cgroupsPath: `/${cgroupParent}/${names.namespace}/${names.container}`,
+    limits: {
+      pids: pidsLimit,
+      ...(spec.memoryBytes !== undefined && { memoryBytes: spec.memoryBytes }),
+      ...(spec.cpus !== undefined && { cpus: spec.cpus }),
+    },
+    readOnlyRoot: spec.readOnlyRoot,
+    mounts: {
+      resolvConf: join(runDir, "resolv.conf"),
+      hosts: join(runDir, "hosts"),
+      ...(spec.secrets.length > 0 && { secretsDir: names.secretsDir }),
+    },
+  });
+}
+
+/** The shim appends to it and would make it readable for all. */
+async function openLogFile(names: Names): Promise<void> {
+  await mkdir(dirname(names.logFile), { recursive: true, mode: 0o700 });
+  await (await open(names.logFile, "a", 0o600)).close();
+}
+
+/**
+ * The directory that becomes /var/openfaas/secrets: on memory, each file readable by the function's user alone, behind
+ * a directory that nobody else on the host may enter. A directory and not single files, so that a replaced secret shows.
+ */
+async function copySecrets(host: Host, spec: ReplicaSpec, names: Names, image: ResolvedImage): Promise<void> {
+  if (spec.secrets.length === 0) return;
+  const { uid, gid } = image.identity;
+  await mkdir(dirname(names.secretsDir), { recursive: true, mode: 0o700 });
+  await mkdir(names.secretsDir, { recursive: true, mode: 0o500 });
+  await chown(names.secretsDir, uid, gid);
+  for (const name of spec.secrets) {
+    const value = await host.readSecret(spec.namespace, name);
+    if (!value) throw new AppError("SECRET_MISSING", [name, spec.namespace]);
+    const file = join(names.secretsDir, name);
+    await writeFile(file, value, { mode: 0o400 });
+    await chown(file, uid, gid);
+  }
+}

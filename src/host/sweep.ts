@@ -1,0 +1,96 @@
+import { readdir, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { messageOf, systemCode } from "../base/errors.ts";
+import type { FunctionId } from "../base/names.ts";
+import type { ReplicaIdentity } from "../functions/backend.ts";
+import { jsonAny } from "./containerd/channel.ts";
+import { type Host, logDir, namesOf, netnsPrefix, snapshotPrefix } from "./context.ts";
+import * as netns from "./net/netns.ts";
+import { endTask } from "./remove.ts";
+
+export interface Keep {
+  replicas: readonly ReplicaIdentity[];
+  functions: readonly FunctionId[];
+  images: readonly { namespace: string; image: string }[];
+}
+
+/**
+ * Frees what belongs to nobody: processes without a container record, snapshots, leases, half-written content, pinned
+ * images, network namespaces, addresses, copies of secrets, logs. What a crash can leave, by the steps of
+ * contracts/containerd.md §5. Only while nothing is being started or pulled.
+ */
+export async function sweepHost(host: Host, keep: Keep): Promise<void> {
+  const kept = keep.replicas.map((r) => namesOf(host.settings, r));
+  for (const namespace of host.namespaces()) {
+    await endGhosts(host, namespace);
+    await removeSnapshots(
+      host,
+      namespace,
+      new Set(kept.filter((n) => n.namespace === namespace).map((n) => n.snapshot)),
+    );
+    await releaseImages(
+      host,
+      namespace,
+      new Set(keep.images.filter((i) => i.namespace === namespace).map((i) => i.image)),
+    );
+    await host.images.sweep(namespace);
+    for (const lease of await host.containerd.leases.listOurs(namespace))
+      await host.containerd.leases.delete(namespace, lease);
+  }
+  await host.cni.sweep(new Set(kept.map((n) => n.host)));
+  const netnsKept = new Set(kept.map((n) => n.netns));
+  for (const name of await netns.list(netnsPrefix(host.settings))) if (!netnsKept.has(name)) await netns.remove(name);
+  const secretsKept = new Set(kept.map((n) => n.host));
+  await removeOthers(join(host.settings.runDir, "secrets"), (name) => secretsKept.has(name));
+  await removeLogs(host, keep.functions);
+}
+
+/** A task whose container record went first answers to nothing until it has a record again (§2.1). */
+async function endGhosts(host: Host, namespace: string): Promise<void> {
+  const { tasks, containers, snapshots } = host.containerd;
+  for (const { id } of await tasks.list({ namespace })) {
+    if (await containers.get(id, { namespace })) continue;
+    const spec = jsonAny("types.containerd.io/opencontainers/runtime-spec/1/Spec", {});
+    const runtime = { name: "io.containerd.runc.v2" };
+    await containers.create(
+      { id, labels: {}, image: "", runtime, spec, snapshotter: snapshots.snapshotter, snapshot_key: "" },
+      { namespace },
+    );
+    await endTask(host, namespace, id, 0);
+    await containers.delete(id, { namespace });
+    host.log.warn({ task: id }, "ended a task without a container");
+  }
+}
+
+async function removeSnapshots(host: Host, namespace: string, kept: ReadonlySet<string>): Promise<void> {
+  for (const { name, kind } of await host.containerd.snapshots.list({ namespace })) {
+    if (kind !== "COMMITTED" && name.startsWith(snapshotPrefix) && !kept.has(name))
+      await host.containerd.snapshots.remove(name, { namespace });
+  }
+}
+
+async function releaseImages(host: Host, namespace: string, kept: ReadonlySet<string>): Promise<void> {
+  for (const pin of await host.images.pins(namespace)) if (!kept.has(pin)) await host.images.unpin(namespace, pin);
+}
+
+async function removeLogs(host: Host, functions: readonly FunctionId[]): Promise<void> {
+  const kept = new Set(functions.map((f) => logDir(host.settings, f)));
+  for (const namespace of await entries(host.settings.logsDir)) {
+    await removeOthers(join(host.settings.logsDir, namespace), (name) =>
+      kept.has(join(host.settings.logsDir, namespace, name)),
+    );
+  }
+}
+
+async function removeOthers(dir: string, isKept: (name: string) => boolean): Promise<void> {
+  for (const name of await entries(dir)) if (!isKept(name)) await rm(join(dir, name), { recursive: true, force: true });
+}
+
+async function entries(dir: string): Promise<string[]> {
+  try {
+    return await readdir(dir);
+  } catch (e) {
+    if (systemCode(e) === "ENOENT" || systemCode(e) === "ENOTDIR") return [];
+    throw new Error(`cannot list ${dir}: ${messageOf(e)}`, { cause: e });
+  }
+}

@@ -1,0 +1,112 @@
+#!/usr/bin/env node
+import { readFileSync } from "node:fs";
+import { parseArgs } from "node:util";
+import { AppError, messageOf } from "./base/errors.ts";
+import { type Logger, openLog } from "./base/log.ts";
+import { type Config, loadConfig, printConfig } from "./config.ts";
+import { openImages, startDaemon } from "./daemon.ts";
+import { openContainerd } from "./host/containerd/client.ts";
+
+const version: string = JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8")).version;
+const defaultFile = "/etc/napd/napd.ini";
+
+const usage = `napd ${version}: serverless functions on one machine
+
+  napd [OPTIONS]                       run in the foreground until SIGTERM or SIGINT
+  napd import [OPTIONS] FILE [IMAGE]   bring the images of an OCI or docker archive in; IMAGE names the only one
+
+  --config FILE            settings; default ${defaultFile} if it is there
+  --set SECTION.KEY=VALUE  one setting; wins over NAPD_SECTION_KEY in the environment, which wins over the file
+  --print-config           print every setting with its meaning and value, and exit
+  --version, --help
+`;
+
+process.exitCode = await main(process.argv.slice(2)).catch((e) => {
+  console.error(`napd: ${messageOf(e)}`);
+  if (!(e instanceof AppError)) console.error(e);
+  return 1;
+});
+
+/** The exit code: 0 after an orderly end, 1 when something could not be done, 2 for wrong usage. */
+async function main(args: string[]): Promise<number> {
+  const line = parseLine(args);
+  if (typeof line === "string") {
+    console.error(`napd: ${line}; napd --help says what there is`);
+    return 2;
+  }
+  const { values, positionals } = line;
+  if (values.help) return print(usage);
+  if (values.version) return print(`${version}\n`);
+  const config = loadConfig({
+    file: values.config ?? defaultFile,
+    fileIsRequired: values.config !== undefined,
+    environment: process.env,
+    flags: values.set ?? [],
+  });
+  if (values["print-config"]) return print(printConfig(config));
+  const log = openLog(config.log.level);
+  const [command, ...rest] = positionals;
+  if (command === "import") return importImages(config, log, rest);
+  return run(config, log);
+}
+
+function parseLine(args: string[]) {
+  const options = {
+    config: { type: "string" },
+    set: { type: "string", multiple: true },
+    "print-config": { type: "boolean" },
+    version: { type: "boolean" },
+    help: { type: "boolean", short: "h" },
+  } as const;
+  try {
+    const line = parseArgs({ args, options, allowPositionals: true });
+    const [command, ...rest] = line.positionals;
+    if (command !== undefined && command !== "import") return `there is no command ${command}`;
+    if (command === "import" && (rest.length < 1 || rest.length > 2)) return "import takes a file and perhaps a name";
+    return line;
+  } catch (e) {
+    return messageOf(e);
+  }
+}
+
+function print(text: string): number {
+  process.stdout.write(text);
+  return 0;
+}
+
+async function run(config: Config, log: Logger): Promise<number> {
+  // before the slow part, so that a signal during the start ends it in order too
+  const stopped = nextSignal();
+  process.on("unhandledRejection", (e) => {
+    log.fatal({ err: messageOf(e), stack: e instanceof Error ? e.stack : undefined }, "unhandled failure");
+    process.exit(1); // nothing is lost by a restart, and nobody knows what state this process is in
+  });
+  const begin = performance.now();
+  const daemon = await startDaemon(config, version, log);
+  log.info({ version, port: daemon.port, ms: Math.round(performance.now() - begin) }, "napd is up");
+  const signal = await stopped;
+  log.info({ signal }, "napd stops");
+  await daemon[Symbol.asyncDispose]();
+  log.info("napd has stopped");
+  return 0;
+}
+
+/** The first one counts; more of them change nothing, because what is being put in order must come to its end. */
+function nextSignal(): Promise<string> {
+  return new Promise((resolve) => {
+    process.on("SIGTERM", resolve);
+    process.on("SIGINT", resolve);
+  });
+}
+
+async function importImages(config: Config, log: Logger, [file, reference]: string[]): Promise<number> {
+  using containerd = await openContainerd({
+    socket: config.containerd.socket,
+    snapshotter: config.containerd.snapshotter,
+  });
+  const namespace = config.functions.namespace;
+  await containerd.namespaces.ensure(namespace, { openfaas: "true" });
+  await using images = await openImages(config, containerd, log);
+  for (const { ref } of await images.import(namespace, file!, reference)) console.log(ref);
+  return 0;
+}

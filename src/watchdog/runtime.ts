@@ -1,0 +1,43 @@
+/**
+ * What this program uses of Bun, and nothing more. The binary in a container is Bun; tests also run the same sources
+ * on Node, where `bun` is undefined and the portable way is taken.
+ */
+interface Bun {
+  spawn(options: BunSpawnOptions): BunProcess;
+  /** Reads a file descriptor without blocking a thread. It works on a duplicate: the caller still owns `fd`. */
+  file(fd: number): { stream(): AsyncIterable<Uint8Array> };
+}
+
+interface BunSpawnOptions {
+  cmd: string[];
+  env: Record<string, string>;
+  stdio: [number, number, number];
+  /** Own session and process group, so that `kill(-pid)` reaches the whole family. */
+  detached: boolean;
+  onExit(process: BunProcess, code: number | null, signal: NodeJS.Signals | null): void;
+}
+
+interface BunProcess {
+  pid: number;
+}
+
+interface ForeignLibrary {
+  symbols: Record<string, (...args: (number | ArrayBufferView)[]) => number>;
+}
+
+interface BunForeign {
+  dlopen(name: string, symbols: Record<string, { args: string[]; returns: string }>): ForeignLibrary;
+}
+
+export const bun: Bun | undefined = (globalThis as { Bun?: Bun }).Bun;
+
+/** Bun's foreign function interface; undefined on Node. Asked for by name so that Node never tries to resolve it. */
+export function foreign(): BunForeign | undefined {
+  return bun && (process.getBuiltinModule as (name: string) => BunForeign | undefined)("bun:ffi");
+}
+
+// Set by scripts/build-watchdog.ts (bun build --define); absent when the sources run as they are.
+declare const FWATCHDOG_VERSION: string | undefined;
+
+/** Version of this program, `dev` when it was not stamped. */
+export const version: string = typeof FWATCHDOG_VERSION === "string" ? FWATCHDOG_VERSION : "dev";
