@@ -32,7 +32,9 @@ function readJson(file: string): { version: string } {
 
 /** A hash of everything that goes into the binary: sources, this script, versions of napd and Bun. */
 function fingerprint({ bun, version }: Build): string {
-  const hash = createHash("sha256").update(`${version}\n${readJson(join("node_modules/@oven", packages[process.arch]!, "package.json")).version}\n`);
+  const hash = createHash("sha256").update(
+    `${version}\n${readJson(join("node_modules/@oven", packages[process.arch]!, "package.json")).version}\n`,
+  );
   const { size, mtimeMs } = statSync(bun); // a patched Bun has the same version
   hash.update(`${size} ${mtimeMs}\n`);
   const sources = globSync(["src/watchdog/**/*.ts", "src/base/*.ts", "scripts/build-watchdog.ts"], { cwd: root });

@@ -43,7 +43,7 @@ export async function openContainerd(options: PrivateContainerdOptions): Promise
   const places = new Places(await realpath(options.dir), await realpath(options.runDir));
   if (Buffer.byteLength(places.ttrpcSocket) > 107)
     throw new Error(`the path of a socket has at most 107 bytes, this one has more: ${places.ttrpcSocket}`);
-  await stopLeftOver(places);
+  await stopLeftOver(places.pidFile, places.config);
   await writeFile(places.config, configText(places));
   const containerd = new Containerd(places);
   await containerd.start();
@@ -160,13 +160,15 @@ export function answers(socket: string): Promise<boolean> {
   });
 }
 
-/** The number in the pid file is believed only if that process runs with our configuration. */
-async function stopLeftOver(places: Places): Promise<void> {
-  if (!existsSync(places.pidFile)) return;
-  const pid = Number(readFileSync(places.pidFile, "utf8"));
-  const isOurs = () => commandLine(pid).includes(places.config);
-  if (isOurs()) process.kill(pid, "SIGTERM");
-  if (!(await waitUntil(() => !isOurs(), 10_000))) process.kill(pid, "SIGKILL");
+/**
+ * Stops what an earlier run left behind: SIGTERM, and SIGKILL after 10 s. The number in the pid file is believed only
+ * if that process was started with `word` on its command line.
+ */
+export async function stopLeftOver(pidFile: string, word: string): Promise<void> {
+  const pid = Number(read(pidFile));
+  const isOurs = () => pid > 0 && commandLine(pid).includes(word);
+  if (isOurs()) signal(pid, "SIGTERM");
+  if (!(await waitUntil(() => !isOurs(), 10_000))) signal(pid, "SIGKILL");
   await waitUntil(() => !isOurs(), 5_000);
 }
 

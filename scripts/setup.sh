@@ -53,16 +53,16 @@ give_back() {
 
 # --- root --------------------------------------------------------------------------------------------------------
 
-# sudo drops the environment, so what belongs to us is named.
+# sudo drops the environment, so what is ours in it goes along by name.
 become_root() {
   [ "$(id -u)" = 0 ] && return
   has sudo || die "containers need root: run this as root, or install sudo"
-  exec sudo env PATH="$PATH" \
-    ${NAPD_START_DATA:+NAPD_START_DATA="$NAPD_START_DATA"} \
-    ${NAPD_START_RUN:+NAPD_START_RUN="$NAPD_START_RUN"} \
-    ${NAPD_CONTAINERD_SOCKET:+NAPD_CONTAINERD_SOCKET="$NAPD_CONTAINERD_SOCKET"} \
-    ${TMPDIR:+TMPDIR="$TMPDIR"} \
-    sh scripts/setup.sh "$@"
+  set -- sh scripts/setup.sh "$@"
+  for name in PATH TMPDIR $(env | sed -n 's/^\(NAPD_[A-Z_]*\)=.*/\1/p'); do
+    eval "value=\${$name-}"
+    [ -z "$value" ] || set -- "$name=$value" "$@"
+  done
+  exec sudo env "$@"
 }
 
 # --- programs ----------------------------------------------------------------------------------------------------
@@ -127,7 +127,8 @@ prepare_machine() { # prepare_machine COMMAND ARGUMENTS…
   become_root "$@"
   install_missing "$1"
   node scripts/preflight.ts
-  node scripts/build-watchdog.ts || die "the watchdog could not be built, see above"
+  built=$(node scripts/build-watchdog.ts) || die "the watchdog could not be built, see above"
+  case $built in *unchanged*) ;; *) say "$built" ;; esac
   give_back dist
 }
 

@@ -6,17 +6,19 @@
  *   NAPD_START_RUN           run directory, default /run/napd-dev; short, sockets are in it
  *   NAPD_CONTAINERD_SOCKET   containerd to use when it answers, default /run/containerd/containerd.sock
  *
- * Arguments `--set section.key=value` go to napd and win over what is set here.
+ * napd's own variables (NAPD_SECTION_KEY) and arguments `--set section.key=value` win over what is set here.
  */
 import { existsSync, statfsSync } from "node:fs";
 import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import { type Child, sayExit, startChild, waitReady } from "./child.ts";
 import { baseLayer, watchdogLayer, writeOciArchive } from "./oci-image.ts";
-import { answers, commandLine, openContainerd, unmountUnder } from "./private-containerd.ts";
+import { answers, commandLine, openContainerd, stopLeftOver, unmountUnder } from "./private-containerd.ts";
 
 const dataDir = process.env.NAPD_START_DATA || "/var/lib/napd-dev";
 const runDir = process.env.NAPD_START_RUN || "/run/napd-dev";
+const napdRunDir = `${runDir}/napd`;
+const napdPidFile = `${runDir}/napd.pid`;
 const hostSocket = process.env.NAPD_CONTAINERD_SOCKET || "/run/containerd/containerd.sock";
 const napdEntry = resolve(import.meta.dirname, "../src/main.ts");
 /** Under a name that no registry can have, so that nobody is ever asked for it. */
@@ -36,11 +38,13 @@ async function main(args: string[]): Promise<number> {
   const overrides = parseSettings(args);
   await using up = new AsyncDisposableStack();
   await claimRunDir();
+  await stopLeftOver(napdPidFile, `paths.run=${napdRunDir}`); // it would hold the port still
   up.defer(removeRunDir);
   const settings = new Map([...(await ownSettings(up)), ...overrides]);
 
   const napd = await startChild(process.execPath, [napdEntry, ...asArguments(settings)]);
   up.defer(() => stopNapd(napd));
+  await writeFile(napdPidFile, `${napd.pid}\n`);
   let code: number | undefined;
   void napd.exited.then((exit) => {
     code = exit.code ?? 1;
@@ -90,16 +94,23 @@ function parseSettings(args: string[]): Settings {
   return settings;
 }
 
+/** What is said here is said to napd by flags, which win over its environment: so the environment is asked first. */
 async function ownSettings(up: AsyncDisposableStack): Promise<Settings> {
-  return new Map([
+  const defaults: [string, string][] = [
     ["gateway.listen", "0.0.0.0:8080"],
     ["paths.data", dataDir],
-    ["paths.run", `${runDir}/napd`],
+    ["paths.run", napdRunDir],
     ["paths.logs", `${dataDir}/logs`],
     ["functions.on_stop", "remove"],
     ["log.level", "warn"],
-    ...(await containerdSettings(up)),
-  ]);
+  ];
+  const chosen = defaults.map(([key, value]): [string, string] => [key, process.env[variableOf(key)] ?? value]);
+  return new Map([...chosen, ...(await containerdSettings(up))]);
+}
+
+/** napd's rule: `gateway.listen` is NAPD_GATEWAY_LISTEN. */
+function variableOf(key: string): string {
+  return `NAPD_${key.replace(".", "_").toUpperCase()}`;
 }
 
 async function containerdSettings(up: AsyncDisposableStack): Promise<[string, string][]> {
@@ -191,7 +202,8 @@ async function importSample(settings: Settings, signal: AbortSignal): Promise<vo
       ref: sampleRef,
       layers: [await baseLayer(), await watchdogLayer(), [program]],
       cmd: ["fwatchdog"],
-      env: [`fprocess=${program.path}`],
+      // the watchdog's default is to go on for 30 s after SIGTERM, for load balancers that must notice; here is none
+      env: [`fprocess=${program.path}`, "healthcheck_interval=100ms"],
       user: "app",
     });
   }

@@ -125,7 +125,7 @@ const settings = {
   network: {
     bridge: text("napd0", "Name of the bridge; also of its firewall chains."),
     subnet: subnet("10.63.0.0/16", "Addresses of the functions; the first one is the gateway's."),
-    cni_path: words(
+    plugins: words(
       ["/usr/lib/cni", "/opt/cni/bin", "/usr/libexec/cni"],
       "Where the CNI plug-ins are looked for.",
       (w) => w.startsWith("/"),

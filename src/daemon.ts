@@ -11,8 +11,8 @@ import { Rollout, type Version } from "./functions/rollout.ts";
 import type { Table } from "./functions/table.ts";
 import { openGateway } from "./gateway/server.ts";
 import { hostBackend } from "./host/backend.ts";
+import { openFreezer, removeParentGroups } from "./host/cgroup.ts";
 import { type Containerd, openContainerd } from "./host/containerd/client.ts";
-import { openFreezer } from "./host/freezer.ts";
 import { Images } from "./host/image/images.ts";
 import { ensureBridge, teardownBridge, uplinkMtu } from "./host/net/bridge.ts";
 import { Cni } from "./host/net/cni.ts";
@@ -83,7 +83,7 @@ export async function startDaemon(config: Config, version: string, log: Logger):
     subnet: network.subnet.cidr,
     gateway: address,
     mtu,
-    pluginDirs: network.cni_path,
+    pluginDirs: network.plugins,
   });
   const images = up.use(await openImages(config, containerd, log));
   const freezer = openFreezer(clock);
@@ -100,6 +100,7 @@ export async function startDaemon(config: Config, version: string, log: Logger):
 
   const { ready_timeout: readyTimeoutMs, grace: graceMs, deploy_wait: deployWaitMs } = config.functions;
   const rollout = new Rollout({ store, backend, table, defaults, readyTimeoutMs, graceMs, clock, log });
+  if (removes) up.defer(() => removeParentGroups(config.cgroup.parent));
   if (removes) up.defer(() => rollout.removeAll());
   up.use(rollout);
   await rollout.open();

@@ -22,3 +22,17 @@ export const systemClock: Clock = {
     }
   },
 };
+
+/** What `work` comes to, or undefined when it takes longer than `ms`; the work itself goes on. Leaves no timer behind. */
+export async function within<T>(work: Promise<T>, ms: number, clock: Clock): Promise<T | undefined> {
+  const done = new AbortController();
+  const late = clock.sleep(ms, done.signal).then(
+    () => undefined,
+    () => undefined,
+  );
+  try {
+    return await Promise.race([work, late]);
+  } finally {
+    done.abort();
+  }
+}

@@ -1,4 +1,4 @@
-import type { Clock } from "../base/clock.ts";
+import { type Clock, within } from "../base/clock.ts";
 import { AppError } from "../base/errors.ts";
 import { KeyedQueue } from "../base/flight.ts";
 import { type FunctionId, keyOf } from "../base/names.ts";
@@ -58,17 +58,14 @@ export class Functions {
 
   /** Waits for a rollout, but not for ever. */
   async #patiently(applied: Promise<void>): Promise<DeployOutcome> {
-    const patience = new AbortController();
-    const late = this.#o.clock.sleep(this.#o.deployWaitMs, patience.signal).then(
-      () => "continues" as const,
-      () => "continues" as const,
+    applied.catch(() => {}); // it may fail when nobody waits any more; the function's status says so
+    return (
+      (await within(
+        applied.then(() => "serving" as const),
+        this.#o.deployWaitMs,
+        this.#o.clock,
+      )) ?? "continues"
     );
-    try {
-      return await Promise.race([applied.then(() => "serving" as const), late]);
-    } finally {
-      patience.abort();
-      applied.catch(() => {}); // it may still fail; the function's status says so
-    }
   }
 
   /** Resolves when nothing is left of the function. Fails with FUNCTION_NOT_FOUND. */

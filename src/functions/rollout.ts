@@ -1,5 +1,5 @@
 import { backoffMs } from "../base/backoff.ts";
-import type { Clock } from "../base/clock.ts";
+import { type Clock, within } from "../base/clock.ts";
 import { AppError, isAppError, messageOf } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
 import { type FunctionId, keyOf } from "../base/names.ts";
@@ -318,7 +318,7 @@ export class Rollout implements AsyncDisposable {
         }
       } catch (e) {
         replica.move(["starting"], "failed");
-        this.#startFailed(m, replica, replica.abort.signal.aborted ? replica.abort.signal.reason : e);
+        this.#startFailed(m, replica, e);
       }
     };
     this.#track(run().then(() => this.#step(m)));
@@ -423,7 +423,7 @@ export class Rollout implements AsyncDisposable {
     if (!replica.move(["ready", "frozen", "failed"], "stopping")) return;
     const { graceMs, backend, clock, log } = this.#o;
     const run = async () => {
-      if (drains) await Promise.race([replica.drained(), clock.sleep(graceMs)]);
+      if (drains) await within(replica.drained(), graceMs, clock);
       for (let attempt = 0; ; attempt++) {
         try {
           await backend.stop(replica.identity, drains ? graceMs : 0);

@@ -34,7 +34,8 @@ async function observe(host: Host, identity: ReplicaIdentity, task: TaskProcess 
   const names = namesOf(host.settings, identity);
   const attachment = host.cni.stored().get(names.host);
   const dead = { ...identity, condition: "dead", address: null } as const;
-  if (task?.status !== "RUNNING" || !attachment || !(await netns.isLive(netns.path(names.netns)))) return dead;
+  if (task?.status !== "RUNNING" || !attachment) return dead;
+  if (!(await netns.isLive(netns.path(names.netns))) || !(await host.cni.isPlugged(names.host))) return dead;
   const frozen = await host.freezer.isFrozen(task.pid).catch(() => undefined);
   if (frozen === undefined) return dead; // ended since the list was made
   return { ...identity, condition: frozen ? "frozen" : "running", address: { host: attachment.address, port: 8080 } };

@@ -1,4 +1,5 @@
 import { rm } from "node:fs/promises";
+import { within } from "../base/clock.ts";
 import { AppError } from "../base/errors.ts";
 import type { ReplicaIdentity } from "../functions/backend.ts";
 import { type Host, namesOf } from "./context.ts";
@@ -18,7 +19,8 @@ export async function removeReplica(host: Host, replica: ReplicaIdentity, graceM
   const { containerd, cni } = host;
   await endTask(host, names.namespace, names.container, graceMs);
   await Promise.all([
-    cni.del(names.host, names.netns).then(() => netns.remove(names.netns)),
+    // with its namespace gone the interface is gone, and DEL has little to do: 12 ms instead of 39
+    netns.remove(names.netns).then(() => cni.del(names.host, names.netns)),
     containerd.containers
       .delete(names.container, options)
       .then(() => containerd.snapshots.remove(names.snapshot, options)),
@@ -31,14 +33,16 @@ export async function endTask(host: Host, namespace: string, container: string, 
   const { tasks } = host.containerd;
   const task = await tasks.get(container, { namespace });
   if (!task) return;
-  if (task.status === "RUNNING" || task.status === "PAUSED" || task.status === "PAUSING") {
+  if (task.status !== "STOPPED") {
+    // one that was never started is killed too: containerd's own way to delete it takes two seconds
+    const patienceMs = task.status === "CREATED" ? 0 : graceMs;
     const stop = new AbortController();
     const ended = tasks.wait(container, { namespace, signal: stop.signal }).then(
       () => true,
       () => false, // the connection broke: what follows finds out
     );
     try {
-      await terminate(host, namespace, container, task.pid, graceMs, ended);
+      await terminate(host, namespace, container, task.pid, patienceMs, ended);
     } finally {
       stop.abort(new Error("no longer waiting for the exit"));
     }
@@ -58,10 +62,10 @@ async function terminate(
   if (graceMs > 0) {
     await host.freezer.thaw(pid).catch(() => {}); // a frozen process gets no TERM; one that is gone needs none
     await tasks.kill(container, 15, false, { namespace });
-    if (await Promise.race([ended, host.clock.sleep(graceMs).then(() => false)])) return;
+    if (await within(ended, graceMs, host.clock)) return;
   }
   await tasks.kill(container, 9, true, { namespace });
-  if (await Promise.race([ended, host.clock.sleep(killedMs).then(() => false)])) return;
+  if (await within(ended, killedMs, host.clock)) return;
   const task = await tasks.get(container, { namespace });
   if (task && task.status !== "STOPPED")
     throw new AppError("STOP_FAILED", [container, `its process ${pid} survived KILL for ${killedMs / 1000} s`]);

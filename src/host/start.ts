@@ -43,6 +43,8 @@ export async function startReplica(host: Host, spec: ReplicaSpec, signal?: Abort
     failpoint("start.started");
     return { host: network.value.address, port: functionPort };
   } catch (e) {
+    // looked at before the removal, whose own kill ends in an exit event that aborts this start too
+    const aborted = signal?.aborted;
     await removeReplica(host, spec, 0).catch((left) =>
       host.log.warn(
         { replica: names.host, err: messageOf(left) },
@@ -50,7 +52,7 @@ export async function startReplica(host: Host, spec: ReplicaSpec, signal?: Abort
       ),
     );
     if (e instanceof AppError && e.code !== "CONTAINERD") throw e;
-    if (signal?.aborted) throw signal.reason;
+    if (aborted) throw signal?.reason;
     throw new AppError("START_FAILED", [names.container, messageOf(e)], { cause: e });
   }
 }

@@ -23,6 +23,8 @@ export interface World extends AsyncDisposable {
   readonly url: string;
   readonly port: number;
   readonly bridge: string;
+  /** Of the functions. */
+  readonly namespace: string;
   readonly containerd: PrivateContainerd;
   /** Directories and files that napd works with. */
   readonly paths: { data: string; run: string; logs: string };
@@ -132,6 +134,7 @@ export async function openWorld(): Promise<World> {
     url,
     port,
     bridge: id,
+    namespace: settings["functions.namespace"],
     containerd,
     paths,
     async start(more = {}, env = {}) {

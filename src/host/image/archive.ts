@@ -84,7 +84,9 @@ export class Archive implements AsyncDisposable {
     if (entry.size > maxBytes) throw this.bad(`${entry.name} is larger than ${maxBytes} bytes`);
     const kept = this.#kept.get(entry.offset);
     if (kept?.length === entry.size) return kept;
-    return Buffer.concat(await Array.fromAsync(this.read(entry)));
+    const pieces: Buffer[] = [];
+    for await (const piece of this.read(entry)) pieces.push(piece);
+    return Buffer.concat(pieces);
   }
 
   /** Content from `offset` on. */

@@ -13,8 +13,7 @@ import { parseReference, pinName, type Reference } from "./reference.ts";
 import type { RegistrySettings } from "./registries.ts";
 import { Registry } from "./registry.ts";
 import { SharedWork } from "./shared-work.ts";
-import { leasePurposes, openTools, type Scope, type Tools, underLease } from "./tools.ts";
-import { extractPrefix } from "./unpack.ts";
+import { extractPrefix, leasePurposes, openTools, type Scope, type Tools, underLease } from "./tools.ts";
 
 export type PullPolicy = "Always" | "IfNotPresent" | "Never";
 

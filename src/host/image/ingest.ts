@@ -192,24 +192,31 @@ function brokenOff(scope: Scope, e: BrokenTransfer): AppError {
 
 /**
  * Joins what the network gives to pieces of about 4 MiB. Throws WrongBytes when there is more than `size`, and
- * BrokenTransfer when there is less.
+ * BrokenTransfer when there is less; what came before it broke is given out first.
  */
 async function* piecesOf(body: AsyncIterable<Buffer>, size: number, hashing: RunningHash): AsyncGenerator<Buffer> {
   let parts: Buffer[] = [];
   let held = 0;
   let seen = 0;
-  for await (const part of body) {
-    seen += part.length;
-    if (seen > size) throw new WrongBytes(`more than the ${size} bytes that were announced`);
-    hashing.update(part); // in small steps: a piece at once would hold up every request for milliseconds
-    parts.push(part);
-    held += part.length;
-    if (held < pieceBytes) continue;
-    yield Buffer.concat(parts);
-    parts = [];
-    held = 0;
+  let broken: BrokenTransfer | undefined;
+  try {
+    for await (const part of body) {
+      seen += part.length;
+      if (seen > size) throw new WrongBytes(`more than the ${size} bytes that were announced`);
+      hashing.update(part); // in small steps: a piece at once would hold up every request for milliseconds
+      parts.push(part);
+      held += part.length;
+      if (held < pieceBytes) continue;
+      yield Buffer.concat(parts);
+      parts = [];
+      held = 0;
+    }
+  } catch (e) {
+    if (!(e instanceof BrokenTransfer)) throw e;
+    broken = e;
   }
   if (held > 0) yield Buffer.concat(parts);
+  if (broken) throw broken;
   if (seen < size) throw new BrokenTransfer("the registry", new Error(`it ended ${size - seen} bytes too early`));
 }
 

@@ -1,6 +1,6 @@
 import { formatBytes } from "../../base/quantities.ts";
 import { assemble, blobsOf, followDocuments, type StoredImage } from "./assemble.ts";
-import { ingest } from "./ingest.ts";
+import { ingest, type Source } from "./ingest.ts";
 import { digestOf, type Platform } from "./manifest.ts";
 import type { Reference } from "./reference.ts";
 import type { Registry, Repository } from "./registry.ts";
@@ -75,10 +75,19 @@ export async function remoteDigest(registry: Registry, ref: Reference, signal: A
   return (await repository.head(target, signal)) ?? digestOf((await repository.manifest(target, signal)).body);
 }
 
-function blobSource(repository: Repository, digest: string) {
+function blobSource(repository: Repository, digest: string): Source {
+  let fromMirror = false;
   return {
-    open: (offset: number, signal: AbortSignal) => repository.blob(digest, offset, signal),
-    distrust: () => repository.distrustMirrors(),
+    async open(offset, signal) {
+      const { body, mirror } = await repository.blob(digest, offset, signal);
+      fromMirror = mirror;
+      return body;
+    },
+    // Decided by where these very bytes came from: another blob may have ruled the mirrors out meanwhile.
+    distrust() {
+      if (fromMirror) repository.distrustMirrors();
+      return fromMirror;
+    },
   };
 }
 

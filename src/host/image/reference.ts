@@ -65,7 +65,7 @@ function splitDigest(text: string, bad: Bad): { rest: string; digest: string | u
 /** A colon behind the last slash begins a tag; one before it is a port. */
 function splitTag(text: string, bad: Bad): { path: string; tag: string | undefined } {
   const colon = text.indexOf(":", text.lastIndexOf("/") + 1);
-  if (colon < 0 || text.startsWith("[")) return { path: text, tag: undefined };
+  if (colon < 0 || (text.startsWith("[") && !text.includes("/"))) return { path: text, tag: undefined };
   const tag = text.slice(colon + 1);
   if (!tagForm.test(tag))
     throw bad("its tag is not 1 to 128 letters, digits, underscores, dots and hyphens that begin with none of .-");

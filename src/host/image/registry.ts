@@ -102,7 +102,7 @@ export class Repository {
   }
 
   /** Bytes of a blob from `offset` on, not verified. The stream fails with BrokenTransfer when it ends too early. */
-  blob(digest: string, offset: number, signal: AbortSignal): Promise<AsyncIterable<Buffer>> {
+  blob(digest: string, offset: number, signal: AbortSignal): Promise<{ body: AsyncIterable<Buffer>; mirror: boolean }> {
     return this.#anywhere(signal, async (endpoint) => {
       const range = offset > 0 ? { range: `bytes=${offset}-` } : undefined;
       const answer = await this.#ask(endpoint, "GET", `blobs/${digest}`, range, signal);
@@ -112,16 +112,13 @@ export class Repository {
         throw new Unreachable(`asked for a blob from byte ${offset} on, it answers from ${start} on`);
       }
       // A registry without ranges sends everything again: the part that is there already is the same, by its digest.
-      return bytesOf(answer, offset - start);
+      return { body: bytesOf(answer, offset - start), mirror: endpoint.mirror };
     });
   }
 
-  /** Leaves the mirrors out from now on, as one of them gave wrong bytes; false when none was in use. */
-  distrustMirrors(): boolean {
-    const own = this.#endpoints.filter((e) => !e.mirror);
-    const had = own.length < this.#endpoints.length;
-    this.#endpoints = own;
-    return had;
+  /** Leaves the mirrors out from now on, as one of them gave wrong bytes. */
+  distrustMirrors(): void {
+    this.#endpoints = this.#endpoints.filter((e) => !e.mirror);
   }
 
   /** Mirrors in their order, then the host itself; only the host's own error counts. */

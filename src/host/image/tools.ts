@@ -37,6 +37,9 @@ export interface Scope {
 /** How the leases of this room begin; a sweep takes those that no living work holds. */
 export const leasePurposes = ["pull", "import", "image"] as const;
 
+/** How the snapshots that a layer is unpacked into begin; the mark of the process follows. */
+export const extractPrefix = "napd-extract-";
+
 /**
  * A day, as containerd's own clients take: a slow line may need hours for a large image. After a crash the sweep is
  * what ends a lease.
@@ -57,6 +60,7 @@ export async function underLease<T>(
   const { containerd, leases, log } = tools;
   let lease = "";
   let failed = true;
+  let full = false;
   try {
     lease = (await containerd.leases.open(namespace, purpose, leaseMs)).id;
     leases.add(lease);
@@ -64,7 +68,8 @@ export async function underLease<T>(
     failed = false;
     return result;
   } catch (e) {
-    throw isDiskFull(e) ? new AppError("IMAGE_DISK_FULL", [ref], { cause: e }) : e;
+    full = isDiskFull(e);
+    throw full ? new AppError("IMAGE_DISK_FULL", [ref], { cause: e }) : e;
   } finally {
     // A lease that cannot be given back ends by itself or by the next sweep: no reason to fail what was done.
     if (lease)
@@ -72,6 +77,24 @@ export async function underLease<T>(
         .delete(namespace, lease, failed)
         .catch((e) => log.warn({ namespace, lease, err: messageOf(e) }, "lease not given back"));
     leases.delete(lease);
+    if (full) await reclaim(tools, namespace);
+  }
+}
+
+/**
+ * A second garbage collection for a full disk. In the first, the snapshotter cannot drop a half-unpacked layer: it has
+ * to write that down in a database on the same disk, fails, and does not look again before another snapshot was
+ * removed. The content that the first one freed is the room for this.
+ */
+async function reclaim({ containerd, log, mark }: Tools, namespace: string): Promise<void> {
+  try {
+    const { id } = await containerd.leases.open(namespace, leasePurposes[0], 60_000);
+    const key = `${extractPrefix}${mark}-reclaim-${id}`;
+    await containerd.snapshots.prepare(key, "", {}, { namespace, lease: id });
+    await containerd.snapshots.remove(key, { namespace });
+    await containerd.leases.delete(namespace, id, true);
+  } catch (e) {
+    log.warn({ namespace, err: messageOf(e) }, "space of a failed pull is not free yet");
   }
 }
 

@@ -1,10 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { AppError, messageOf } from "../../base/errors.ts";
 import { chainIds, type Entry, toDescriptor } from "./manifest.ts";
-import type { Scope, Tools } from "./tools.ts";
-
-/** How the snapshots that a layer is unpacked into begin; the mark of the process follows. */
-export const extractPrefix = "napd-extract-";
+import { extractPrefix, type Scope, type Tools } from "./tools.ts";
 
 /** One layer, its content and what it becomes. */
 interface Step {

@@ -114,6 +114,12 @@ export class Cni {
     return new Map([...this.#stored].map(([id, { address, netns }]) => [id, { address, netns }]));
   }
 
+  /** Whether the container's interface is a port of the bridge: it is none any more when somebody removed the bridge. */
+  async isPlugged(id: string): Promise<boolean> {
+    const port = portOf(this.#stored.get(id)?.result ?? {}, this.#bridge);
+    return port !== undefined && (await exists(`/sys/class/net/${this.#bridge}/brif/${port}`));
+  }
+
   /**
    * Gives the container `id` an interface in the namespace `netns`, with `lo` and `eth0` up, and resolves with its
    * address. Idempotent: an id that is attached to this very namespace gets the address it has; one that is recorded
@@ -162,9 +168,11 @@ export class Cni {
   async sweep(alive: ReadonlySet<string>): Promise<string[]> {
     const isLeaked = (id: string) => !alive.has(id) && !this.#busy.has(id);
     const released = new Set<string>();
-    for (const { id, netns } of [...this.#stored.values()].filter(({ id }) => isLeaked(id))) {
-      await this.del(id, netns);
-      released.add(id);
+    const leaked = [...this.#stored.values()].filter(({ id }) => isLeaked(id));
+    // After a reboot that may be every function there was; more plugins at once than this only wait for each other.
+    for (let i = 0; i < leaked.length; i += 8) {
+      await Promise.all(leaked.slice(i, i + 8).map(({ id, netns }) => this.del(id, netns)));
+      for (const { id } of leaked.slice(i, i + 8)) released.add(id);
     }
     const dir = join(this.#dir, "ipam", this.#conflist.name);
     for (const file of await addressFiles(dir)) {
@@ -280,13 +288,18 @@ function ownerOf(text: string): string {
  * Done here and not with the plugin's own `portIsolation`, which needs plugins 1.6.
  */
 async function isolate(result: AddResult, bridge: string): Promise<void> {
-  const port = result.interfaces?.find((link) => !link.sandbox && link.name !== bridge)?.name;
+  const port = portOf(result, bridge);
   if (port === undefined) throw new AppError("HOST_COMMAND", ["CNI ADD", "its result names no interface on the host"]);
   try {
     await writeFile(`/sys/class/net/${port}/brport/isolated`, "1");
   } catch (e) {
     throw new AppError("HOST_COMMAND", [`isolating bridge port ${port}`, messageOf(e)], { cause: e });
   }
+}
+
+/** The host's end of the pair: the bridge's port. */
+function portOf(result: AddResult, bridge: string): string | undefined {
+  return result.interfaces?.find((link) => !link.sandbox && link.name !== bridge)?.name;
 }
 
 /** What a failing plugin says on standard output: {"code":11,"msg":"…","details":"…"} (CNI specification, "Error"). */
@@ -307,13 +320,7 @@ function pluginTypes(list: Conflist): string[] {
 async function findPlugin(type: string, dirs: readonly string[]): Promise<string> {
   for (const dir of dirs) {
     const file = join(dir, type);
-    if (
-      await access(file, constants.X_OK).then(
-        () => true,
-        () => false,
-      )
-    )
-      return file;
+    if (await exists(file, constants.X_OK)) return file;
   }
   throw new AppError("HOST_LACKS", [
     `the CNI plugin "${type}" (looked in ${dirs.join(", ")})`,
@@ -321,9 +328,16 @@ async function findPlugin(type: string, dirs: readonly string[]): Promise<string
   ]);
 }
 
+async function exists(file: string, mode?: number): Promise<boolean> {
+  return access(file, mode).then(
+    () => true,
+    () => false,
+  );
+}
+
 async function readStored(dir: string): Promise<Map<string, Stored>> {
   const found = new Map<string, Stored>();
-  for (const file of (await readdir(dir)).filter((name) => name.endsWith(".json"))) {
+  for (const file of (await readdir(dir)).filter((name) => /\.json(\.new)?$/.test(name))) {
     const entry = parseStored(await readText(join(dir, file)));
     if (entry && `${entry.id}.json` === file) found.set(entry.id, entry);
     else await removeFile(join(dir, file));

@@ -15,7 +15,10 @@ export class Deadline {
 
   /** Sets it `ms` from now; 0 or less: none. */
   set(ms: number): void {
-    if (ms <= 0) return this.clear();
+    if (ms <= 0) {
+      this.clear();
+      return;
+    }
     this.#at = performance.now() + ms;
     if (this.#timer && this.#ringsAt <= this.#at) return;
     if (this.#timer) clearTimeout(this.#timer);
@@ -48,7 +51,10 @@ export class Deadline {
     this.#timer = null;
     const left = this.#at - performance.now();
     if (left === Number.POSITIVE_INFINITY) return;
-    if (left > 0.5) return this.#arm(left);
+    if (left > 0.5) {
+      this.#arm(left);
+      return;
+    }
     this.clear();
     this.#fire();
   }

@@ -56,6 +56,7 @@ export class HeadError extends Error {
 
 const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/; // RFC 9110 §5.6.2
 const TARGET = /^[\x21-\x7e\x80-\xff]+$/;
+// biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what it looks for
 const BAD_VALUE = /[\0-\x08\x0a-\x1f\x7f]/; // RFC 9110 §5.5
 
 /** Parses a request's head, without its final empty line. Throws HeadError. */

@@ -321,7 +321,11 @@ export class ServerConnection implements Exchange {
 
   end(): void {
     if (!this.#responding) return;
-    if (this.#deadline.passed) return this.destroy(); // write_timeout: contracts/watchdog.md §2
+    if (this.#deadline.passed) {
+      // write_timeout: contracts/watchdog.md §2
+      this.destroy();
+      return;
+    }
     if (this.#chunked) this.#writer.text("0\r\n\r\n");
     this.#writer.flush();
     this.#finish();
@@ -376,7 +380,10 @@ export class ServerConnection implements Exchange {
 
   #becomeIdle(): void {
     this.#decoder = null;
-    if (this.#closing()) return this.#finishSocket();
+    if (this.#closing()) {
+      this.#finishSocket();
+      return;
+    }
     this.#deadline.set(this.#limits.readTimeoutMs);
     this.#resumeInput();
   }
@@ -417,7 +424,10 @@ export class ServerConnection implements Exchange {
 
   /** Answers what could not be understood, and closes. */
   #reject(e: unknown): void {
-    if (e instanceof BodyError && this.#responding) return this.#bodyFailed(e.message);
+    if (e instanceof BodyError && this.#responding) {
+      this.#bodyFailed(e.message);
+      return;
+    }
     if (!(e instanceof HeadError) || this.#responding) {
       this.destroy();
       if (e instanceof BodyError || e instanceof HeadError) return;

@@ -51,7 +51,10 @@ export class UpstreamPool {
   /** Takes back a connection whose exchange is complete. */
   giveBack(connection: UpstreamConnection): void {
     connection.idleSince = performance.now();
-    if (this.#idle.length >= MAX_IDLE) return connection.destroy();
+    if (this.#idle.length >= MAX_IDLE) {
+      connection.destroy();
+      return;
+    }
     this.#idle.push(connection);
     this.#sweep ??= setInterval(() => this.#closeOld(), IDLE_MS).unref();
   }
@@ -153,7 +156,10 @@ export class UpstreamConnection {
   }
 
   readonly #onData = (chunk: Buffer): void => {
-    if (!this.#call) return this.#fail(new Error("unsolicited response"));
+    if (!this.#call) {
+      this.#fail(new Error("unsolicited response"));
+      return;
+    }
     this.answered = true;
     this.#pending = this.#pending ? Buffer.concat([this.#pending, chunk]) : chunk;
     this.#deliver();
@@ -227,7 +233,10 @@ export class UpstreamConnection {
   };
 
   #inputIsOver(): void {
-    if (!this.#call) return this.destroy();
+    if (!this.#call) {
+      this.destroy();
+      return;
+    }
     if (this.#head?.bodyLength === UNTIL_CLOSE && !this.#pending) this.#complete();
     else this.#fail(new BodyError(this.answered ? "unexpected EOF" : "EOF"));
   }

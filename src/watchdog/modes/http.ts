@@ -149,7 +149,10 @@ class ProxyCall extends BaseHandler implements Call {
   }
 
   override bodyEnd(): void {
-    if (this.#buffered) return this.#sendBuffered();
+    if (this.#buffered) {
+      this.#sendBuffered();
+      return;
+    }
     if (!this.#upstream) return;
     if (this.#request.bodyLength === CHUNKED) this.#upstream.writer.text("0\r\n\r\n");
     this.#upstream.requestDone();
@@ -204,7 +207,10 @@ class ProxyCall extends BaseHandler implements Call {
   head(head: ResponseHead): void {
     const seconds = secondsSince(this.#exchange.startedAt);
     const upgraded = head.status === 101;
-    if (upgraded && this.#request.upgrade === "") return this.failed(new Error("unasked change of protocol"));
+    if (upgraded && this.#request.upgrade === "") {
+      this.failed(new Error("unasked change of protocol"));
+      return;
+    }
     // A length that the upstream gave travels among its fields; only chunking is ours to say.
     const length = head.bodyLength < 0 ? CHUNKED : null;
     this.#exchange.head(head.status, responseFields(head, seconds, upgraded), length);
@@ -239,7 +245,10 @@ class ProxyCall extends BaseHandler implements Call {
   failed(error: Error): void {
     const upstream = this.#upstream;
     if (this.#done) return;
-    if (upstream?.reused && !upstream.answered && this.#repeatable()) return this.#again();
+    if (upstream?.reused && !upstream.answered && this.#repeatable()) {
+      this.#again();
+      return;
+    }
     this.#log(`Upstream HTTP request error: ${this.#what}: ${messageOf(error)}`);
     this.#fail(500);
   }
@@ -275,7 +284,10 @@ class ProxyCall extends BaseHandler implements Call {
     const { headSent } = this.#exchange;
     if (this.#done) return;
     this.#finish();
-    if (headSent) return this.#exchange.destroy();
+    if (headSent) {
+      this.#exchange.destroy();
+      return;
+    }
     const seconds = secondsSince(this.#exchange.startedAt);
     this.#exchange.respond(status, `X-Duration-Seconds: ${seconds}\r\nX-OpenFaaS-Internal: of-watchdog\r\n`, "");
   }
@@ -339,7 +351,7 @@ function responseFields(head: ResponseHead, seconds: string, upgraded: boolean):
   // 204 must not have a length, and a length beside chunks is void (RFC 9110 §8.6, RFC 9112 §6.2).
   const without = head.status === 204 || head.bodyLength === CHUNKED ? "content-length" : "";
   let text = passedOn(head.fields, head.hopFields, without, "x-duration-seconds");
-  if (upgraded) text += `Connection: Upgrade\r\nUpgrade: ${valueOf(head, "upgrade")}\r\n`;
+  if (upgraded) text += `Connection: Upgrade\r\nUpgrade: ${fieldOf(head, "upgrade")}\r\n`;
   return `${text}X-Duration-Seconds: ${seconds}\r\n`;
 }
 
@@ -354,11 +366,11 @@ function passedOn(fields: readonly string[], hop: readonly string[], ...without:
   return text;
 }
 
-function valueOf(head: ResponseHead, name: string): string {
+function fieldOf(head: ResponseHead, name: string): string {
   const at = head.fields.findIndex((field, i) => i % 2 === 0 && field.toLowerCase() === name);
   return at < 0 ? "" : head.fields[at + 1]!;
 }
 
 function contentLength(head: ResponseHead): number {
-  return head.bodyLength || Number(valueOf(head, "content-length") || 0);
+  return head.bodyLength || Number(fieldOf(head, "content-length") || 0);
 }

@@ -1,6 +1,10 @@
-import { readFile, writeFile } from "node:fs/promises";
+import { readdir, readFile, rmdir, writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import type { Clock } from "../base/clock.ts";
 import { AppError, systemCode } from "../base/errors.ts";
+
+/** Where control groups are: one tree (v2), or a tree per controller (v1). This file is the only one that knows. */
+const root = "/sys/fs/cgroup";
 
 /**
  * The only place that freezes and thaws: direct writes to the container's cgroup, because that takes 0.2 ms where
@@ -52,12 +56,31 @@ async function freezerOf(pid: number): Promise<FreezerGroup> {
   const lines = (await readFile(`/proc/${pid}/cgroup`, "utf8")).split("\n");
   const v1 = lines.find((l) => /^\d+:([^:]*,)?freezer(,[^:]*)?:/.test(l));
   if (v1) {
-    const file = `/sys/fs/cgroup/freezer${v1.slice(v1.indexOf(":/") + 1)}/freezer.state`;
+    const file = `${root}/freezer${v1.slice(v1.indexOf(":/") + 1)}/freezer.state`;
     return { file, frozen: "FROZEN", thawed: "THAWED", isFrozen: async () => (await read(file)).trim() === "FROZEN" };
   }
-  const dir = `/sys/fs/cgroup${lines.find((l) => l.startsWith("0::"))?.slice(3) ?? ""}`;
+  const dir = `${root}${lines.find((l) => l.startsWith("0::"))?.slice(3) ?? ""}`;
   const isFrozen = async () => /^frozen 1$/m.test(await read(`${dir}/cgroup.events`));
   return { file: `${dir}/cgroup.freeze`, frozen: "1", thawed: "0", isFrozen };
+}
+
+/**
+ * Removes the groups that runc made above those of our containers and leaves behind: `parent` and what is below it,
+ * in every tree. A group that still has a process stays.
+ */
+export async function removeParentGroups(parent: string): Promise<void> {
+  for (const tree of [root, ...(await directories(root)).map((name) => join(root, name))])
+    await removeGroup(join(tree, parent));
+}
+
+async function removeGroup(dir: string): Promise<void> {
+  for (const name of await directories(dir)) await removeGroup(join(dir, name));
+  await rmdir(dir).catch(() => {}); // not there, or in use: neither is for us to change
+}
+
+async function directories(dir: string): Promise<string[]> {
+  const entries = await readdir(dir, { withFileTypes: true }).catch(() => []);
+  return entries.filter((entry) => entry.isDirectory()).map((entry) => entry.name);
 }
 
 /** Empty when the container is gone. */

@@ -1,0 +1,36 @@
+/** `npm run bench -- NAME… [--json FILE]`: the named measurements, all of them without a name. */
+import { writeFile } from "node:fs/promises";
+import { parseArgs } from "node:util";
+import { coldStart } from "./cold-start.ts";
+import { deploy } from "./deploy.ts";
+import type { Bench, Measurement } from "./measure.ts";
+
+const benches: Record<string, Bench> = { "cold-start": coldStart, deploy };
+
+const { values, positionals } = parseArgs({
+  args: process.argv.slice(2),
+  options: { json: { type: "string" } },
+  allowPositionals: true,
+});
+const unknown = positionals.find((name) => !Object.hasOwn(benches, name));
+if (unknown !== undefined) {
+  console.error(`napd: there is no bench ${unknown}; there are ${Object.keys(benches).join(", ")}`);
+  process.exit(2);
+}
+const results: Measurement[] = [];
+for (const name of positionals.length > 0 ? positionals : Object.keys(benches)) {
+  console.error(`napd: measuring ${name} …`);
+  results.push(...(await benches[name]!()));
+}
+console.table(
+  Object.fromEntries(
+    results.map(({ name, value, unit, peers }) => [
+      name,
+      {
+        napd: `${value} ${unit}`,
+        ...Object.fromEntries(Object.entries(peers).map(([peer, v]) => [peer, `${v} ${unit}`])),
+      },
+    ]),
+  ),
+);
+if (values.json !== undefined) await writeFile(values.json, `${JSON.stringify(results, null, 2)}\n`);

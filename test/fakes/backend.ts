@@ -1,0 +1,284 @@
+/**
+ * A backend in memory whose replicas are real HTTP servers on loopback, so that readiness, calls, aborts and crashes
+ * are real. What an image does is said by the test; every operation can be made to fail. It sits the exam in
+ * test/contract/backend.ts, which is why it may be trusted.
+ */
+import { once } from "node:events";
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
+import { setImmediate as turn } from "node:timers/promises";
+import { AppError } from "../../src/base/errors.ts";
+import { type FunctionId, keyOf } from "../../src/base/names.ts";
+import {
+  type Address,
+  type Backend,
+  type ObservedReplica,
+  type PullPolicy,
+  type ReplicaExit,
+  type ReplicaIdentity,
+  type ReplicaSpec,
+  replicaId,
+} from "../../src/functions/backend.ts";
+import { freePort } from "../support/free-port.ts";
+
+/** What runs in the replicas of an image. */
+export interface Program {
+  /** Answers requests; without it the image's name is the answer. */
+  readonly answer?: (req: IncomingMessage, res: ServerResponse, spec: ReplicaSpec) => void;
+  /** What it prints when it starts. */
+  readonly says?: string;
+  /** It cannot be started, for this reason. */
+  readonly broken?: string;
+  /** It ends with this code as soon as it runs, without ever listening. */
+  readonly exitsWith?: number;
+  /** It runs and listens when this resolves; never, if it never does. */
+  readonly listens?: Promise<void>;
+}
+
+type Operation = "prepare" | "start" | "stop" | "freeze" | "thaw" | "list";
+
+const keyOfReplica = (r: ReplicaIdentity) => `${r.namespace}/${replicaId(r)}`;
+
+class FakeReplica {
+  readonly spec: ReplicaSpec;
+  condition: ObservedReplica["condition"] = "running";
+  readonly #server: Server;
+  #port = 0;
+  #held: (() => void)[] = [];
+
+  constructor(spec: ReplicaSpec, program: Program) {
+    this.spec = spec;
+    const answer = program.answer ?? ((_, res) => void res.end(spec.image.split("@")[0]));
+    this.#server = createServer((req, res) => {
+      if (this.condition === "frozen") this.#held.push(() => answer(req, res, spec));
+      else answer(req, res, spec);
+    });
+  }
+
+  get address(): Address {
+    return { host: "127.0.0.1", port: this.#port };
+  }
+
+  /** An address that refuses connections for now. */
+  async reserve(): Promise<void> {
+    this.#port = await freePort();
+  }
+
+  async listen(): Promise<void> {
+    this.#server.listen(this.#port, "127.0.0.1");
+    await once(this.#server, "listening");
+    this.#port = (this.#server.address() as AddressInfo).port;
+  }
+
+  thaw(): void {
+    this.condition = "running";
+    for (const answer of this.#held.splice(0)) answer();
+  }
+
+  /** No new connections; resolves when the requests under way have been answered, or cut after `graceMs`. */
+  async close(graceMs: number): Promise<void> {
+    this.condition = "dead";
+    if (!this.#server.listening) return;
+    const cut = setTimeout(() => this.#server.closeAllConnections(), graceMs);
+    if (graceMs === 0) this.#server.closeAllConnections();
+    this.#server.closeIdleConnections();
+    await new Promise((resolve) => this.#server.close(resolve));
+    clearTimeout(cut);
+  }
+}
+
+export class FakeBackend implements Backend, AsyncDisposable {
+  readonly can = { freeze: true };
+  /** What was asked, in order: `start web.1.0`, `stop web.1.0`, `thaw …`, `prepare IMAGE`, `release PIN`, `forget …`. */
+  readonly journal: string[] = [];
+  /** Prepared images that nobody has released. */
+  readonly pins = new Set<string>();
+  /** While it is set, starts wait for it before they do anything. */
+  gate: Promise<void> | null = null;
+  readonly #programs = new Map<string, Program>();
+  /** Image name to the pin of what was pushed last. */
+  readonly #tags = new Map<string, string>();
+  readonly #replicas = new Map<string, FakeReplica>();
+  readonly #stopping = new Map<string, Promise<void>>();
+  /** Output of replicas, which outlives them, by function. */
+  readonly #logs = new Map<string, Map<string, string>>();
+  readonly #watchers = new Set<{ onExit: (exit: ReplicaExit) => void; onGap: () => void }>();
+  readonly #armed: { operation: Operation; error: Error }[] = [];
+
+  // --- for tests -------------------------------------------------------------------------------------------------
+
+  /** Makes an image, or gives its name a new meaning; what was prepared keeps the old one. */
+  push(image: string, program: Program = {}): void {
+    const pin = `${image}@${this.#programs.size}`;
+    this.#programs.set(pin, program);
+    this.#tags.set(image, pin);
+  }
+
+  /** The next such operation fails with `error`, then it works again. May be said several times. */
+  failNext(operation: Operation, error: Error): void {
+    this.#armed.push({ operation, error });
+  }
+
+  /** A replica's process ends by itself. */
+  async crash(replica: ReplicaIdentity, exitCode = 1, outOfMemory = false): Promise<void> {
+    await this.lose(replica);
+    this.#tell(replica, exitCode, outOfMemory);
+  }
+
+  /** A replica's process ends and nobody is told. */
+  async lose(replica: ReplicaIdentity): Promise<void> {
+    await this.#replicas.get(keyOfReplica(replica))?.close(0);
+  }
+
+  /** Watchers are told that they may have missed something. */
+  gap(): void {
+    for (const watcher of this.#watchers) watcher.onGap();
+  }
+
+  /** Everything that it holds, one line each. */
+  holds(): string[] {
+    return [
+      ...[...this.#replicas.keys()].map((key) => `replica ${key}`),
+      ...[...this.pins].map((pin) => `image ${pin}`),
+    ]
+      .concat([...this.#logs.keys()].map((key) => `log ${key}`))
+      .sort();
+  }
+
+  /** How often something is in the journal. */
+  count(text: string): number {
+    return this.journal.filter((line) => line.startsWith(text)).length;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all([...this.#replicas.values()].map((r) => r.close(0)));
+  }
+
+  // --- the backend -----------------------------------------------------------------------------------------------
+
+  async prepare(_namespace: string, image: string, _policy: PullPolicy, signal?: AbortSignal): Promise<string> {
+    await this.#begin("prepare", image);
+    signal?.throwIfAborted();
+    const pin = this.#programs.has(image) ? image : this.#tags.get(image);
+    if (pin === undefined) throw new AppError("IMAGE_NOT_FOUND", [image, "the fake"]);
+    this.pins.add(pin);
+    return pin;
+  }
+
+  async release(_namespace: string, image: string): Promise<void> {
+    this.journal.push(`release ${image}`);
+    this.pins.delete(image);
+  }
+
+  async start(spec: ReplicaSpec, signal?: AbortSignal): Promise<Address> {
+    const key = keyOfReplica(spec);
+    await this.#begin("start", replicaId(spec));
+    if (this.gate) await Promise.race([this.gate, aborted(signal)]);
+    signal?.throwIfAborted();
+    const program = this.#programs.get(spec.image);
+    if (!program || !this.pins.has(spec.image)) throw new AppError("IMAGE_MISSING", [spec.image]);
+    if (program.broken !== undefined) throw new AppError("START_FAILED", [replicaId(spec), program.broken]);
+    if (this.#replicas.has(key)) throw new AppError("START_FAILED", [replicaId(spec), "it is there already"]);
+    const replica = new FakeReplica(spec, program);
+    const listensAtOnce = program.exitsWith === undefined && program.listens === undefined;
+    await (listensAtOnce ? replica.listen() : replica.reserve());
+    if (signal?.aborted) await replica.close(0);
+    signal?.throwIfAborted();
+    this.#replicas.set(key, replica);
+    this.#log(spec, program.says ?? "");
+    if (program.exitsWith !== undefined) setImmediate(() => void this.crash(spec, program.exitsWith));
+    void program.listens?.then(() => (replica.condition === "dead" ? undefined : replica.listen()));
+    return replica.address;
+  }
+
+  stop(identity: ReplicaIdentity, graceMs: number): Promise<void> {
+    const key = keyOfReplica(identity);
+    const running = this.#stopping.get(key);
+    if (running) return running;
+    const stopping = this.#stop(identity, graceMs).finally(() => this.#stopping.delete(key));
+    this.#stopping.set(key, stopping);
+    return stopping;
+  }
+
+  async #stop(identity: ReplicaIdentity, graceMs: number): Promise<void> {
+    await this.#begin("stop", replicaId(identity));
+    const replica = this.#replicas.get(keyOfReplica(identity));
+    if (!replica) return;
+    const lived = replica.condition !== "dead";
+    if (replica.condition === "frozen" && graceMs > 0) replica.thaw();
+    await replica.close(graceMs);
+    if (lived) this.#tell(identity, graceMs > 0 ? 143 : 137, false);
+    this.#replicas.delete(keyOfReplica(identity));
+  }
+
+  async freeze(identity: ReplicaIdentity): Promise<void> {
+    await this.#begin("freeze", replicaId(identity));
+    this.#living(identity).condition = "frozen";
+  }
+
+  async thaw(identity: ReplicaIdentity): Promise<void> {
+    await this.#begin("thaw", replicaId(identity));
+    this.#living(identity).thaw();
+  }
+
+  async list(): Promise<ObservedReplica[]> {
+    await this.#begin("list");
+    return [...this.#replicas.values()].map(({ spec, condition, address }) => {
+      const { name, namespace, generation, number } = spec;
+      return { name, namespace, generation, number, condition, address: condition === "dead" ? null : address };
+    });
+  }
+
+  watch(onExit: (exit: ReplicaExit) => void, onGap: () => void): Disposable {
+    const watcher = { onExit, onGap };
+    this.#watchers.add(watcher);
+    setImmediate(() => this.#watchers.has(watcher) && onGap());
+    return { [Symbol.dispose]: () => void this.#watchers.delete(watcher) };
+  }
+
+  async tail(replica: ReplicaIdentity, bytes: number): Promise<string> {
+    return (this.#logs.get(keyOf(replica))?.get(replicaId(replica)) ?? "").slice(-bytes).trim();
+  }
+
+  async sweep(keep: Parameters<Backend["sweep"]>[0]): Promise<void> {
+    this.journal.push("sweep");
+    const replicas = new Set(keep.replicas.map(keyOfReplica));
+    for (const [key, replica] of this.#replicas) if (!replicas.has(key)) await this.stop(replica.spec, 0);
+    const pins = new Set(keep.images.map((i) => i.image));
+    for (const pin of this.pins) if (!pins.has(pin)) this.pins.delete(pin);
+    const functions = new Set(keep.functions.map(keyOf));
+    for (const key of this.#logs.keys()) if (!functions.has(key)) this.#logs.delete(key);
+  }
+
+  async forget(fn: FunctionId): Promise<void> {
+    this.journal.push(`forget ${keyOf(fn)}`);
+    this.#logs.delete(keyOf(fn));
+  }
+
+  async #begin(operation: Operation, subject = ""): Promise<void> {
+    this.journal.push(`${operation} ${subject}`.trim());
+    await turn(); // no real backend answers in the same turn
+    const at = this.#armed.findIndex((a) => a.operation === operation);
+    if (at >= 0) throw this.#armed.splice(at, 1)[0]!.error;
+  }
+
+  #living(identity: ReplicaIdentity): FakeReplica {
+    const replica = this.#replicas.get(keyOfReplica(identity));
+    if (replica && replica.condition !== "dead") return replica;
+    throw new AppError("FUNCTION_UNAVAILABLE", [replicaId(identity), "its process is gone"]);
+  }
+
+  #tell({ name, namespace, generation, number }: ReplicaIdentity, exitCode: number, outOfMemory: boolean): void {
+    for (const watcher of this.#watchers)
+      watcher.onExit({ name, namespace, generation, number, exitCode, outOfMemory });
+  }
+
+  #log(replica: ReplicaIdentity, text: string): void {
+    const logs = this.#logs.get(keyOf(replica)) ?? new Map<string, string>();
+    this.#logs.set(keyOf(replica), logs.set(replicaId(replica), text));
+  }
+}
+
+function aborted(signal: AbortSignal | undefined): Promise<never> {
+  return new Promise((_, reject) => signal?.addEventListener("abort", () => reject(signal.reason), { once: true }));
+}

@@ -1,0 +1,148 @@
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { setTimeout as delay } from "node:timers/promises";
+import { Agent, request } from "undici";
+import { type Clock, systemClock } from "../../src/base/clock.ts";
+import { openLog } from "../../src/base/log.ts";
+import { Functions } from "../../src/functions/functions.ts";
+import { Rollout, type Version } from "../../src/functions/rollout.ts";
+import { type FunctionSpec, parseDeployment } from "../../src/functions/spec.ts";
+import type { FunctionStatus } from "../../src/functions/status.ts";
+import type { Table } from "../../src/functions/table.ts";
+import { functionRoute } from "../../src/gateway/route.ts";
+import { openInvoke } from "../../src/invoke/invoke.ts";
+import { FunctionStore } from "../../src/store/functions.ts";
+import { openState } from "../../src/store/state.ts";
+import { tmpDir } from "../support/tmp.ts";
+import { FakeBackend } from "./backend.ts";
+
+export const namespace = "fn";
+
+export interface PlatformOptions {
+  readyTimeoutMs?: number;
+  graceMs?: number;
+  timeoutMs?: number;
+  clock?: Clock;
+}
+
+/** Functions on the fake backend: the real store, rollout and gateway path, without a machine. */
+export interface Platform extends AsyncDisposable {
+  readonly backend: FakeBackend;
+  readonly store: FunctionStore<Version>;
+  readonly table: Table;
+  /** Names of secrets that exist. */
+  readonly secrets: Set<string>;
+  readonly url: string;
+  functions(): Functions;
+  rollout(): Rollout;
+  /** Ends the rollout, as a stop of napd does, and opens a new one on what is there. */
+  restart(between?: () => Promise<unknown>): Promise<void>;
+  close(): Promise<void>;
+  create(body: Partial<Record<string, unknown>>): Promise<string>;
+  update(body: Partial<Record<string, unknown>>): Promise<string>;
+  /** Calls /function/PATH. */
+  call(path: string): Promise<{ status: number; text: string }>;
+  status(name: string): FunctionStatus | undefined;
+  /** Ids of those who are sent requests. */
+  routable(name: string): string[];
+}
+
+export async function openPlatform(options: PlatformOptions = {}): Promise<Platform> {
+  await using up = new AsyncDisposableStack();
+  const { path } = up.use(await tmpDir());
+  const db = openState(path);
+  up.defer(() => db.close());
+  const store = new FunctionStore<Version>(db);
+  const backend = up.use(new FakeBackend());
+  const table: Table = new Map();
+  const secrets = new Set<string>();
+  const clock = options.clock ?? systemClock;
+  const defaults = { timeoutMs: options.timeoutMs ?? 20_000, pullPolicy: "Always" as const };
+
+  const openRollout = async () => {
+    table.clear();
+    const rollout = new Rollout({
+      store,
+      backend,
+      table,
+      defaults,
+      readyTimeoutMs: options.readyTimeoutMs ?? 5000,
+      graceMs: options.graceMs ?? 5000,
+      clock,
+      log: openLog("silent"),
+    });
+    await rollout.open();
+    return rollout;
+  };
+  const openFunctions = () =>
+    new Functions({
+      store,
+      backend,
+      rollout,
+      defaults,
+      deployWaitMs: 10_000,
+      namespaces: () => [namespace],
+      hasSecret: async (_, name) => secrets.has(name),
+      clock,
+    });
+  let rollout = await openRollout();
+  up.defer(() => rollout[Symbol.asyncDispose]());
+  let functions = openFunctions();
+
+  const invoke = openInvoke({ table, defaultNamespace: namespace, thaw: (replica) => backend.thaw(replica) });
+  const server = createServer((req, res) => {
+    const route = functionRoute(req.url!)!;
+    invoke(req, res, route.address, route.target);
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  const agent = new Agent({ headersTimeout: 30_000 });
+  up.defer(async () => {
+    await agent.destroy();
+    server.closeAllConnections();
+    await new Promise((resolve) => server.close(resolve));
+  });
+
+  const specOf = (body: Partial<Record<string, unknown>>): FunctionSpec => parseDeployment(body, namespace);
+  const stack = up.move();
+  return {
+    backend,
+    store,
+    table,
+    secrets,
+    url,
+    functions: () => functions,
+    rollout: () => rollout,
+    async restart(between) {
+      await rollout[Symbol.asyncDispose]();
+      await between?.();
+      rollout = await openRollout();
+      functions = openFunctions();
+    },
+    close: () => rollout[Symbol.asyncDispose](),
+    create: async (body) => functions.deploy(specOf(body), "create"),
+    update: async (body) => functions.deploy(specOf(body), "update"),
+    async call(to) {
+      const { statusCode, body } = await request(`${url}/function/${to}`, { dispatcher: agent });
+      return { status: statusCode, text: await body.text() };
+    },
+    status: (name) => functions.get({ name, namespace }),
+    routable: (name) => (table.get(`${name}.${namespace}`)?.routable ?? []).map((r) => r.id),
+    [Symbol.asyncDispose]: () => stack.disposeAsync(),
+  };
+}
+
+/** Waits for a condition; fails with `what` when it does not come true. */
+export async function until(what: string, condition: () => boolean | Promise<boolean>, timeoutMs = 10_000) {
+  const end = performance.now() + timeoutMs;
+  while (!(await condition())) {
+    if (performance.now() > end) throw new Error(`did not come true: ${what}`);
+    await delay(2);
+  }
+}
+
+/** A promise to be resolved by hand. */
+export function gate(): { opened: Promise<void>; open: () => void } {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  return { opened: promise, open: resolve };
+}

@@ -1,0 +1,139 @@
+/** What a function lives through: the death of napd, of containerd, of its own process, and of the machine. */
+import assert from "node:assert/strict";
+import { after, before, suite, test } from "node:test";
+import { webImage } from "../support/images.ts";
+import { eventually, openWorld, type World } from "../support/world.ts";
+
+suite("survival", () => {
+  const up = new AsyncDisposableStack();
+  let world: World;
+  let clean: string[];
+
+  before(async () => {
+    world = up.use(await openWorld());
+    await world.start({ "images.pull_policy": "Never" });
+    clean = await world.traces();
+    await world.import(await webImage(`${world.dir}/web.tar`, "docker.io/library/web:1", "alive\n"));
+    const answer = await world.api("POST", "/system/functions", { service: "web", image: "web:1" });
+    assert.equal(answer.status, 202, answer.text);
+  });
+  after(() => up.disposeAsync());
+
+  async function pid(): Promise<string | undefined> {
+    return /^web\.\S+\s+(\d+)\s+RUNNING/m.exec(await world.ctr("tasks", "list"))?.[1];
+  }
+
+  async function assertAlive(): Promise<void> {
+    const answer = await world.call("/function/web");
+    assert.deepEqual([answer.status, answer.text], [200, "alive\n"]);
+  }
+
+  test("napd killed: the function runs on, the next napd adopts it and the gateway answers", async () => {
+    const before = await pid();
+    await world.napd().kill9();
+    assert.equal(await pid(), before);
+    await world.start({ "images.pull_policy": "Never" });
+    await assertAlive();
+    assert.equal(await pid(), before);
+  });
+
+  test("napd stopped in order: the function runs on and is adopted", async () => {
+    const before = await pid();
+    const exit = await world.napd().stop(30_000);
+    assert.equal(exit.code, 0);
+    assert.equal(await pid(), before);
+    await world.start({ "images.pull_policy": "Never" });
+    await assertAlive();
+    assert.equal(await pid(), before);
+  });
+
+  test("containerd killed and started again: the function answers all along, and deploys work afterwards", async () => {
+    const before = await pid();
+    await world.containerd.kill9();
+    await assertAlive();
+    await world.containerd.start();
+    await assertAlive();
+    assert.equal(await pid(), before);
+    const answer = await world.api("PUT", "/system/functions", { service: "web", image: "web:1", envVars: { X: "1" } });
+    assert.equal(answer.status, 202, answer.text);
+    await assertAlive();
+  });
+
+  test("the function's process dies: another one takes its place", async () => {
+    const before = await pid();
+    process.kill(Number(before), "SIGKILL");
+    await eventually(pid, (now) => now !== undefined && now !== before);
+    await assertAlive();
+  });
+
+  test("the function's process dies while containerd is down: the loss is found afterwards", async () => {
+    const before = await pid();
+    await world.containerd.kill9();
+    process.kill(Number(before), "SIGKILL");
+    await world.containerd.start();
+    await eventually(pid, (now) => now !== undefined && now !== before);
+    await eventually(
+      () => world.call("/function/web"),
+      (answer) => answer.status === 200,
+    );
+  });
+
+  test("the function's process dies while napd is down: the next napd starts it again", async () => {
+    const before = await pid();
+    await world.napd().kill9();
+    process.kill(Number(before), "SIGKILL");
+    await world.start({ "images.pull_policy": "Never" });
+    await assertAlive();
+  });
+
+  test("the machine starts anew without /run: the function answers with no manual step", async () => {
+    await world.reboot();
+    await world.start({ "images.pull_policy": "Never" });
+    await assertAlive();
+    const listed = JSON.parse((await world.api("GET", "/system/functions")).text);
+    assert.equal(listed.length, 1);
+  });
+
+  for (const point of ["start.netns", "start.snapshot", "start.container", "start.task", "start.started"]) {
+    test(`napd killed in a deploy at ${point}: the deploy is finished by the next one`, async () => {
+      await world.napd().stop(30_000);
+      await world.start({ "images.pull_policy": "Never" }, { NAPD_FAILPOINTS: `${point}=exit` });
+      // adopted, not started: so the point is passed by the deploy alone
+      await assert.rejects(world.api("POST", "/system/functions", { service: "half", image: "web:1" }));
+      await world.napd().exited;
+      await world.start({ "images.pull_policy": "Never" });
+      await eventually(
+        () => world.call("/function/half"),
+        (answer) => answer.status === 200,
+      );
+      assert.equal((await world.api("DELETE", "/system/functions", { functionName: "half" })).status, 202);
+      const ofHalf = (await world.traces()).filter((t) => t.includes("half"));
+      assert.deepEqual(ofHalf, []);
+      await assertAlive();
+    });
+
+    test(`a start that fails at ${point} leaves nothing`, async () => {
+      await world.napd().stop(30_000);
+      await world.start({ "images.pull_policy": "Never" }, { NAPD_FAILPOINTS: `${point}=error` });
+      const answer = await world.api("POST", "/system/functions", { service: "half", image: "web:1" });
+      assert.equal(answer.status, 500);
+      assert.match(answer.text, new RegExp(`failpoint ${point}`));
+      // fails once: the retry serves
+      await eventually(
+        () => world.call("/function/half"),
+        (a) => a.status === 200,
+      );
+      assert.equal((await world.api("DELETE", "/system/functions", { functionName: "half" })).status, 202);
+      assert.deepEqual(
+        (await world.traces()).filter((t) => t.includes("half")),
+        [],
+      );
+    });
+  }
+
+  test("after all this, deleting the function leaves nothing", async () => {
+    assert.equal((await world.api("DELETE", "/system/functions", { functionName: "web" })).status, 202);
+    await world.ctr("images", "remove", "--sync", "docker.io/library/web:1");
+    assert.deepEqual(await world.traces(), clean);
+  });
+});
