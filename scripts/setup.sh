@@ -96,6 +96,7 @@ find_missing() {
   case $1 in test | bench)
     need docker-registry has docker-registry
     need skopeo has skopeo
+    need curl has curl
     need openssl has openssl
     need perl-base has perl
     ;;

@@ -80,10 +80,14 @@ export interface Observed {
 export class Rollout implements AsyncDisposable {
   readonly #o: RolloutOptions;
   readonly #functions = new Map<string, Managed>();
+  /** Deleted ones whose replicas are not gone yet. */
+  readonly #leaving = new Set<Managed>();
   /** Starts and stops under way, so that closing can wait for them. */
   readonly #work = new Set<Promise<void>>();
   #watch: Disposable | null = null;
   #slowTimer: NodeJS.Timeout | null = null;
+  /** Until `open` has cleared away what is left, nothing is started: it would be cleared away too. */
+  #opened = false;
   #closing = false;
 
   constructor(options: RolloutOptions) {
@@ -104,6 +108,7 @@ export class Rollout implements AsyncDisposable {
       () => void this.reconcile(),
     );
     this.#slowTimer = setInterval(() => void this.reconcile(), 60_000).unref();
+    this.#opened = true;
     for (const m of this.#functions.values()) this.#step(m);
     this.#o.log.info(
       { functions: rows.length, adopted: observed.length - leftovers.length, removed: leftovers.length },
@@ -119,6 +124,7 @@ export class Rollout implements AsyncDisposable {
     for (const m of this.#functions.values()) {
       if (m.retryTimer) clearTimeout(m.retryTimer);
       for (const caller of m.callers.splice(0)) caller.reject(new AppError("SHUTTING_DOWN", []));
+      this.#endDeploys(m, () => true, new AppError("SHUTTING_DOWN", []));
       for (const r of m.replicas.values()) if (r.state === "starting") r.abort.abort(new AppError("SHUTTING_DOWN", []));
     }
     while (this.#work.size > 0) await Promise.allSettled(this.#work);
@@ -150,6 +156,7 @@ export class Rollout implements AsyncDisposable {
     if (m.row.generation !== row.generation) {
       m.failures = 0;
       m.retryAt = 0;
+      m.reason = null;
       this.#endDeploys(m, (g) => g < row.generation, new AppError("SUPERSEDED", [row.name]));
     }
     m.row = row;
@@ -178,12 +185,14 @@ export class Rollout implements AsyncDisposable {
     m.deleted = true;
     if (m.retryTimer) clearTimeout(m.retryTimer);
     this.#functions.delete(keyOf(id));
+    this.#leaving.add(m);
     this.#o.table.delete(m.entry.key);
     this.#endDeploys(m, () => true, new AppError("FUNCTION_NOT_FOUND", [m.entry.key]));
     for (const caller of m.callers.splice(0)) caller.reject(new AppError("FUNCTION_NOT_FOUND", [m.entry.key]));
     const gone = new Promise<void>((resolve) => m.gone.push(resolve));
     this.#step(m);
     await gone;
+    this.#leaving.delete(m);
     await this.releaseImage(m.row.namespace, m.row.version.image);
     if (m.row.previous) await this.releaseImage(m.row.namespace, m.row.previous.version.image);
     // deployed again meanwhile: its logs are in the same place
@@ -199,7 +208,7 @@ export class Rollout implements AsyncDisposable {
     try {
       const observed = new Map((await this.#o.backend.list()).map((o) => [`${o.namespace}/${replicaId(o)}`, o]));
       if (this.#closing) return;
-      for (const m of this.#functions.values()) {
+      for (const m of [...this.#functions.values(), ...this.#leaving]) {
         for (const r of m.replicas.values()) {
           const seen = observed.get(`${m.row.namespace}/${r.id}`);
           observed.delete(`${m.row.namespace}/${r.id}`);
@@ -252,7 +261,7 @@ export class Rollout implements AsyncDisposable {
 
   /** The heart: looks at what is wanted and what there is, and launches the difference. Never waits. */
   #step(m: Managed): void {
-    if (this.#closing) return;
+    if (!this.#opened || this.#closing) return;
     const count = m.deleted ? 0 : m.row.replicas;
     const replicas = [...m.replicas.values()].map((replica) => ({
       replica,
@@ -340,7 +349,9 @@ export class Rollout implements AsyncDisposable {
 
   /** A version that never served goes back to the previous one, if there is one; else it is tried again, ever more slowly. */
   #startFailed(m: Managed, replica: Replica, error: unknown): void {
-    if (m.deleted || isAppError(error, "SHUTTING_DOWN") || isAppError(error, "SUPERSEDED")) return;
+    // told to give up, by us: what the start says then does not matter
+    const { aborted, reason } = replica.abort.signal;
+    if (m.deleted || (aborted && (isAppError(reason, "SHUTTING_DOWN") || isAppError(reason, "SUPERSEDED")))) return;
     const generation = replica.identity.generation;
     const message = messageOf(error);
     this.#o.log.warn({ fn: m.entry.key, replica: replica.id, err: message }, "replica failed to start");
@@ -404,6 +415,12 @@ export class Rollout implements AsyncDisposable {
     }
     const now = this.#o.clock.monotonic();
     if ([...m.replicas.values()].some((r) => r.readySince !== null && now - r.readySince > stableMs)) m.failures = 0;
+    if (row.replicas === 0) {
+      // nothing is wanted, so nothing has failed: the next call tries anew
+      m.failures = 0;
+      m.retryAt = 0;
+      m.reason = null;
+    }
     for (let i = m.deploys.length - 1; i >= 0; i--)
       if (m.deploys[i]!.generation === row.generation) m.deploys.splice(i, 1)[0]!.resolve();
   }

@@ -65,8 +65,14 @@ export function watchReplicas(host: Host, onExit: (exit: ReplicaExit) => void, o
   return { [Symbol.dispose]: () => stop.abort(new Error("no longer watching")) };
 }
 
-/** The end of a replica's log, from the first whole line in it. Empty when there is none. */
+/**
+ * The end of a replica's log, from the first whole line in it. Empty when there is none. The log of a process that has
+ * ended is complete only once its task is deleted, so that is done first (contracts/containerd.md §9).
+ */
 export async function tailOf(host: Host, replica: ReplicaIdentity, bytes: number): Promise<string> {
+  const { namespace, container } = namesOf(host.settings, replica);
+  const task = await host.containerd.tasks.get(container, { namespace });
+  if (task?.status === "STOPPED") await host.containerd.tasks.delete(container, { namespace });
   const file = await open(namesOf(host.settings, replica).logFile).catch((e) => {
     if (systemCode(e) === "ENOENT") return undefined;
     throw e;

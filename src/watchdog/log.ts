@@ -1,4 +1,5 @@
 import { Output } from "./output.ts";
+import { isUtc } from "./zone.ts";
 
 /** The process' own outputs. Nobody else writes to descriptors 1 and 2. */
 export const stdout = new Output(1);
@@ -7,15 +8,17 @@ export const stderr = new Output(2);
 let second = -1;
 let text = "";
 
+const utc = isUtc(process.env.TZ);
+
 /** `2026/11/21 00:10:10 `, local time, as Go's log package writes it (contracts/watchdog.md §1.4). */
 export function timestamp(nowMs: number): string {
   const current = Math.floor(nowMs / 1000);
   if (current === second) return text;
   second = current;
-  const d = new Date(nowMs);
-  const two = (n: number): string => String(n).padStart(2, "0");
-  const date = `${d.getFullYear()}/${two(d.getMonth() + 1)}/${two(d.getDate())}`;
-  text = `${date} ${two(d.getHours())}:${two(d.getMinutes())}:${two(d.getSeconds())} `;
+  // Only the getters of local time need time zone data.
+  const local = utc ? 0 : new Date(nowMs).getTimezoneOffset() * 60_000;
+  const iso = new Date(nowMs - local).toISOString();
+  text = `${iso.slice(0, 10).replaceAll("-", "/")} ${iso.slice(11, 19)} `;
   return text;
 }
 

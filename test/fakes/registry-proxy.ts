@@ -1,6 +1,7 @@
 /** A registry with bad days: stands before a real one, writes down what it is asked, and misbehaves on request. */
 import { once } from "node:events";
 import { createServer, type IncomingMessage, request, type ServerResponse } from "node:http";
+import { createServer as createTlsServer } from "node:https";
 import type { AddressInfo } from "node:net";
 
 export interface Asked {
@@ -37,15 +38,16 @@ export interface Behaviour {
   answers?: { status: number; headers?: Record<string, string>; body?: string }[];
 }
 
-/** `upstream` is `HOST:PORT` of a registry without TLS. */
-export async function openRegistryProxy(upstream: string): Promise<RegistryProxy> {
+/** `upstream` is `HOST:PORT` of a registry without TLS; with `tls` the proxy speaks HTTPS. */
+export async function openRegistryProxy(upstream: string, tls?: { key: Buffer; cert: Buffer }): Promise<RegistryProxy> {
   const asked: Asked[] = [];
-  const server = createServer((req, res) => {
+  const handle = (req: IncomingMessage, res: ServerResponse) => {
     const { authorization, range } = req.headers;
     asked.push({ method: req.method!, path: req.url!, authorization, range });
     res.on("error", () => {});
     if (!answerItself(proxy.behaviour, req, res)) pass(upstream, proxy.behaviour, req, res);
-  });
+  };
+  const server = tls ? createTlsServer(tls, handle) : createServer(handle);
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
   const proxy: RegistryProxy = {

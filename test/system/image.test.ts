@@ -260,6 +260,55 @@ suite("images on a real containerd", { skip: process.getuid?.() !== 0 && "needs 
     assert.ok(cdn.asked.every((a) => a.authorization === undefined));
   });
 
+  test("a token that is no longer good is renewed without asking anybody", async () => {
+    await using tmp = await tmpDir();
+    await using registry = await openRegistry({ dir: tmp.path, auth: login, token: true });
+    await using front = await openRegistryProxy(registry.host);
+    const ref = (await push(tmp.path, registry, "app:1")).replace(registry.host, front.host);
+    const credentialsFile = `${tmp.path}/config.json`;
+    await writeLogins(credentialsFile, front.host, login.password);
+    await using images = await bench.open({ credentialsFile });
+    const ns = newNamespace();
+    await images.ensure(ns, ref, "Always");
+    const refusal = await fetch(`http://${registry.host}/v2/app/manifests/1`);
+    const challenge = refusal.headers.get("www-authenticate")!;
+    const before = registry.scopes.length;
+    front.behaviour = { answers: [{ status: 401, headers: { "www-authenticate": challenge } }] };
+    front.asked.length = 0;
+    await images.ensure(ns, ref, "Always");
+    assert.equal(registry.scopes.length, before + 1);
+    assert.deepEqual(
+      front.asked.map((a) => a.authorization?.split(" ")[0]),
+      ["Bearer", "Bearer"],
+    );
+  });
+
+  test("a registry with a certificate of a private CA, which is trusted once it is named", async () => {
+    await using tmp = await tmpDir();
+    const [key, cert] = [`${tmp.path}/key.pem`, `${tmp.path}/cert.pem`];
+    const made = ["-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", cert, "-subj", "/CN=test", "-days", "2"];
+    await run("openssl", ["req", "-x509", ...made, "-addext", "subjectAltName=IP:127.0.0.1"]);
+    const tls = { key: await readFile(key), cert: await readFile(cert) };
+    await using front = await openRegistryProxy(bench.registry.host, tls);
+    const ref = (await bench.push("tls:1")).replace(bench.registry.host, front.host);
+    const ns = newNamespace();
+    const open = (caFile?: string, plainHttp = false) =>
+      bench.open({ registries: [{ host: front.host, mirrors: [], plainHttp, ...(caFile && { caFile }) }] });
+
+    await using untrusting = await open();
+    const distrusted = failsWith("IMAGE_REGISTRY_UNREACHABLE", /certificate is not trusted/);
+    await assert.rejects(untrusting.ensure(ns, ref, "Always"), distrusted);
+    await using misled = await open(`${tmp.path}/none.pem`);
+    await assert.rejects(misled.ensure(ns, ref, "Always"), failsWith("CONFIG", /none\.pem/));
+    await using trusting = await open(cert);
+    await trusting.ensure(ns, ref, "Always");
+    await using plain = await bench.open({
+      registries: [{ host: bench.registry.host, mirrors: [], plainHttp: false }],
+    });
+    const noTls = failsWith("IMAGE_REGISTRY_UNREACHABLE", /does not speak TLS/);
+    await assert.rejects(plain.ensure(newNamespace(), `${bench.registry.host}/tls:1`, "Always"), noTls);
+  });
+
   test("redirects without end", async () => {
     await using proxy = await openRegistryProxy(bench.registry.host);
     proxy.behaviour = { redirectBlobsTo: proxy.host };

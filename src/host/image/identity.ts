@@ -77,7 +77,8 @@ async function mountReadOnly(mount: Mount, dir: string): Promise<void> {
   const flags = ["nosuid", "nodev", "noexec", ...options.filter((o) => o !== "rw" && o !== "ro"), "ro"].join(",");
   const args = [...(isBind ? [] : ["-t", mount.type]), "-o", flags, mount.source, dir];
   // The new mount interface of util-linux 2.39 takes at most 256 bytes an option, which a few layers exceed.
-  await run("env", ["-C", from, "mount", ...args], { env: { LIBMOUNT_FORCE_MOUNT2: "always" } });
+  const [command, ...before] = from === "/" ? ["mount"] : ["env", "-C", from, "mount"];
+  await run(command!, [...before, ...args], { env: { LIBMOUNT_FORCE_MOUNT2: "always" } });
 }
 
 /**

@@ -55,7 +55,7 @@ export interface ImagesOptions {
 }
 
 export interface EnsureOptions {
-  /** Called often while something is transferred; must be quick. */
+  /** Called often while something is transferred; must be quick. Of those who share a pull, only the first one's is. */
   onProgress?: (progress: PullProgress) => void;
 }
 
@@ -104,15 +104,15 @@ export class Images implements AsyncDisposable {
    * changed, so it is never asked for again. Callers with the same image share one pull; it ends early when the last
    * of them leaves. Rejects with IMAGE_* errors, CONTAINERD, or the signal's reason.
    */
-  ensure(
+  async ensure(
     namespace: string,
     reference: string,
     policy: PullPolicy,
     signal?: AbortSignal,
     options: EnsureOptions = {},
   ): Promise<ResolvedImage> {
-    return this.#share(`${policy} ${namespace} ${reference}`, signal, async (ending) => {
-      const ref = parseReference(reference);
+    const ref = parseReference(reference);
+    return this.#share(`${policy} ${namespace} ${ref.canonical}`, signal, async (ending) => {
       const record = await this.#tools.containerd.images.get(ref.canonical, { namespace });
       const here = record && (await this.#present(namespace, ref, record, policy, ending));
       if (here) return here;
@@ -121,7 +121,7 @@ export class Images implements AsyncDisposable {
     });
   }
 
-  #share<T extends ResolvedImage>(key: string, signal: AbortSignal | undefined, work: (s: AbortSignal) => Promise<T>) {
+  #share(key: string, signal: AbortSignal | undefined, work: (s: AbortSignal) => Promise<ResolvedImage>) {
     return this.#pulls.join(key, (s) => work(AbortSignal.any([s, this.#closing.signal])), signal);
   }
 

@@ -29,6 +29,8 @@ export const ingestPrefix = "napd-blob-";
 const pieceBytes = 4 * 1024 * 1024;
 /** Failures in a row without a byte of progress. */
 const maxFailures = 5;
+/** Whole blobs that were wrong: a patched-up transfer, a mirror, and then the registry's own word. */
+const maxMismatches = 3;
 const retryMinMs = 200;
 const retryMaxMs = 5_000;
 const distributionLabel = "containerd.io/distribution.source.";
@@ -83,6 +85,7 @@ class Ingest {
   #failures = 0;
   /** Whether the bytes came in more than one go. */
   #resumed = false;
+  #mismatches = 0;
 
   constructor(tools: Tools, scope: Scope, blob: Blob, source: Source, onOffset: (bytes: number) => void) {
     this.#tools = tools;
@@ -114,7 +117,8 @@ class Ingest {
   async #prepareAnother(e: unknown, signal: AbortSignal): Promise<void> {
     if (e instanceof WrongBytes) {
       // Once more from the start when they came in parts, or when there is another place to ask.
-      if (!this.#resumed && !this.#source.distrust?.())
+      const another = this.#source.distrust?.() || this.#resumed;
+      if (!another || ++this.#mismatches >= maxMismatches)
         throw new AppError("IMAGE_DIGEST_MISMATCH", [this.#scope.ref, this.#blob.digest, `a blob (${e.message})`]);
       this.#resumed = false;
       await this.#abort();

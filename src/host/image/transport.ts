@@ -83,7 +83,9 @@ export class Transport {
     } catch (e) {
       signal.throwIfAborted();
       if (e instanceof Unreachable || e instanceof AppError) throw e;
-      return { why: explain(e), waitMs: 0 };
+      const { why, hopeless } = explain(e);
+      if (hopeless) throw new Unreachable(why, { cause: e });
+      return { why, waitMs: 0 };
     }
   }
 
@@ -165,18 +167,28 @@ export async function reasonOf(answer: HttpAnswer): Promise<string> {
   }
 }
 
-/** A failed connection in words that name the remedy where there is one. */
-function explain(e: unknown): string {
+/** A failed connection in words that name the remedy where there is one; `hopeless` when time will not mend it. */
+function explain(e: unknown): { why: string; hopeless: boolean } {
   const cause = e instanceof AggregateError ? e.errors[0] : e;
   const code = systemCode(cause) ?? "";
-  if (code === "ENOTFOUND" || code === "EAI_AGAIN")
-    return "its name cannot be resolved; check the name and this host's DNS";
-  if (code === "ECONNREFUSED") return "nothing listens there (connection refused)";
-  if (code === "UND_ERR_CONNECT_TIMEOUT" || code === "ETIMEDOUT") return "it does not accept the connection in time";
-  if (code === "UND_ERR_HEADERS_TIMEOUT") return `no answer within ${headersTimeoutMs / 1000} s`;
-  if (/CERT|SELF_SIGNED|UNABLE_TO_VERIFY/.test(code))
-    return `its certificate is not trusted (${code}); if it has a private CA, name that in the registry's settings`;
-  if (code === "EPROTO" || code.startsWith("ERR_SSL"))
-    return `it does not speak TLS (${code}); if it is meant to be plain HTTP, say so in the registry's settings`;
-  return `${messageOf(cause)}${code && ` (${code})`}`;
+  if (/CERT|SELF_SIGNED|UNABLE_TO_VERIFY/.test(code)) {
+    const remedy = "if it has a private CA, name that in the registry's settings";
+    return { why: `its certificate is not trusted (${code}); ${remedy}`, hopeless: true };
+  }
+  if (code === "EPROTO" || code.startsWith("ERR_SSL")) {
+    const remedy = "if it is meant to be plain HTTP, say so in the registry's settings";
+    return { why: `it does not speak TLS (${code}); ${remedy}`, hopeless: true };
+  }
+  return { why: passingTrouble[code] ?? `${messageOf(cause)}${code && ` (${code})`}`, hopeless: false };
 }
+
+const unresolved = "its name cannot be resolved; check the name and this host's DNS";
+const noConnection = "it does not accept the connection in time";
+const passingTrouble: Record<string, string> = {
+  ENOTFOUND: unresolved,
+  EAI_AGAIN: unresolved,
+  ECONNREFUSED: "nothing listens there (connection refused)",
+  UND_ERR_CONNECT_TIMEOUT: noConnection,
+  ETIMEDOUT: noConnection,
+  UND_ERR_HEADERS_TIMEOUT: `no answer within ${headersTimeoutMs / 1000} s`,
+};

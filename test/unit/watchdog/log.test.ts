@@ -4,6 +4,7 @@ import { describeExit, lookPath, StartError } from "../../../src/watchdog/child.
 import { formatSize, timestamp } from "../../../src/watchdog/log.ts";
 import type { Output } from "../../../src/watchdog/output.ts";
 import { LineRelay } from "../../../src/watchdog/relay.ts";
+import { isUtc } from "../../../src/watchdog/zone.ts";
 
 suite("log lines of the watchdog", () => {
   for (const [bytes, text] of [
@@ -18,6 +19,19 @@ suite("log lines of the watchdog", () => {
   test("times are local and to the second", () => {
     assert.equal(timestamp(new Date(2026, 10, 3, 4, 5, 6, 789).getTime()), "2026/11/03 04:05:06 ");
   });
+
+  for (const [zone, file, utc] of [
+    ["UTC", "", true],
+    ["Etc/UTC", "", true],
+    [":Etc/UTC", "", true],
+    ["", "", true],
+    ["Europe/Vienna", "", false],
+    ["CET-1CEST", "", false],
+    [undefined, "/no/such/file", true],
+    [undefined, import.meta.filename, false],
+  ] as const)
+    test(`TZ=${zone} ${file && "with a file"} is ${utc ? "UTC" : "a zone of its own"}`, () =>
+      assert.equal(isUtc(zone, file), utc));
 
   test("ends of processes, in Go's words", () => {
     assert.equal(describeExit({ code: 7, signal: null }), "exit status 7");
