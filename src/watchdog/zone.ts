@@ -4,7 +4,7 @@ const UTC = /^(|UTC|UTC0|UCT|Universal|Zulu|GMT|GMT0|Greenwich)$/;
 
 /**
  * Whether local time is UTC, as in nearly every container, found without the runtime's time zone data: to load those
- * takes 12 ms, more than all the rest of a start. `zone` is the variable TZ.
+ * takes about 12 ms of CPU on Bun 1.4.5, as much as all the rest of a start. `zone` is the variable TZ.
  */
 export function isUtc(zone: string | undefined, file = "/etc/localtime"): boolean {
   if (zone !== undefined) return UTC.test(lastPart(zone));

@@ -393,7 +393,7 @@ for (const runtime of Object.keys(runtimes)) {
       await using w = await http();
       const answer = await w.raw(
         "FROB //a/../b%2Fc?x=%20&y HTTP/1.1\r\nHost: my.host:1\r\nX-Multi: a\r\nx-multi: b\r\nConnection: close, X-Foo\r\n" +
-          "X-Foo: f\r\nKeep-Alive: timeout=5\r\nTE: trailers\r\nProxy-Connection: k\r\n\r\n".replace("FROB", "GET"),
+          "X-Foo: f\r\nKeep-Alive: timeout=5\r\nTE: trailers\r\nProxy-Connection: k\r\n\r\n",
       );
       assert.match(answer, /^HTTP\/1\.1 400 /, "an extension method is passed on: it is Node that refuses it");
       const { body } = await w.call("//a/../b%2Fc?x=%20&y", {

@@ -474,6 +474,7 @@ suite("a gap in what the backend tells", () => {
     p.backend.gap();
     await until("it has been looked at", () => p.backend.count("list") > lists);
     await p.rollout().reconcile();
+    assert.equal(p.backend.count("stop"), 0);
     open();
     assert.deepEqual(await called, { status: 200, text: "whole" });
     await removed;
