@@ -71,6 +71,7 @@ export class Replica {
       bodyTimeout: 0,
       keepAliveTimeout: 30_000,
       pipelining: 1,
+      maxHeaderSize: 1024 * 1024, // what we take from callers, functions may answer with: contracts/api.md §1.1
     });
   }
 

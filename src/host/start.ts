@@ -16,24 +16,26 @@ const functionPort = 8080;
 const leaseMs = 10 * 60_000;
 
 /**
- * Starts a replica, from nothing to a running process. The order is that of the dependencies, and the network comes
+ * Starts a replica, from nothing to a running process. Only what needs something waits for it, and the network comes
  * up while the task is made, which takes longest (contracts/containerd.md §2.1, §2.2 variant R):
  *
- *     image ─► files, netns ─► CNI ADD ────────────────────────────┐
- *                      └─────► snapshot ─► container ─► task made ─┴─► task started
+ *     network namespace ─┬─► CNI ADD ──────────────┐
+ *                        └───────────┐             │
+ *     image ─► files ────────────────┼─► task made ┴─► task started
+ *          └─► snapshot ─► container ┘
  *
  * On failure and on abort everything is removed again, by the same steps that remove any replica.
  */
 export async function startReplica(host: Host, spec: ReplicaSpec, signal?: AbortSignal): Promise<Address> {
   const names = namesOf(host.settings, spec);
-  const image = await host.images.resolve(spec.namespace, spec.image);
-  if (!image) throw new AppError("IMAGE_MISSING", [spec.image]);
   try {
     signal?.throwIfAborted();
-    await Promise.all([openLogFile(names), copySecrets(host, spec, names, image), netns.create(names.netns, signal)]);
-    failpoint("start.netns");
-    const attached = host.cni.add(names.host, names.netns, signal);
-    const made = makeTask(host, spec, names, image, signal);
+    const namespaceMade = netns.create(names.netns, signal);
+    const attached = namespaceMade.then(() => {
+      failpoint("start.netns");
+      return host.cni.add(names.host, names.netns, signal);
+    });
+    const made = makeTask(host, spec, names, namespaceMade, signal);
     const [network, task] = await Promise.allSettled([attached, made]); // both have ended before anything is undone
     if (task.status === "rejected") throw task.reason;
     if (network.status === "rejected") throw network.reason;
@@ -51,56 +53,60 @@ export async function startReplica(host: Host, spec: ReplicaSpec, signal?: Abort
         "a failed start could not be undone; the next reconciliation does",
       ),
     );
-    if (e instanceof AppError && e.code !== "CONTAINERD") throw e;
     if (aborted) throw signal?.reason;
+    if (e instanceof AppError && e.code !== "CONTAINERD") throw e;
     throw new AppError("START_FAILED", [names.container, messageOf(e)], { cause: e });
   }
 }
 
-/** Snapshot, container record and task. A lease keeps the snapshot until the container record does. */
+/** Files, snapshot, container record and, once the network namespace is there, the task. */
 async function makeTask(
   host: Host,
   spec: ReplicaSpec,
   names: Names,
-  image: ResolvedImage,
+  namespaceMade: Promise<void>,
   signal?: AbortSignal,
 ): Promise<void> {
   const { containerd } = host;
   const { namespace } = names;
-  const rootfs = await (async () => {
-    await using lease = await containerd.leases.open(namespace, "start", leaseMs);
-    const options = { namespace, lease: lease.id, signal };
-    const mounts = await containerd.snapshots.prepare(names.snapshot, image.chainId, {}, options);
-    failpoint("start.snapshot");
-    await containerd.containers.create(
-      {
-        id: names.container,
-        labels: {
-          [labels.fn]: spec.name,
-          [labels.generation]: String(spec.generation),
-          [labels.number]: String(spec.number),
-        },
-        image: image.ref,
-        runtime: { name: "io.containerd.runc.v2", ...runcOptions(host) },
-        spec: jsonAny("types.containerd.io/opencontainers/runtime-spec/1/Spec", ociSpec(host, spec, names, image)),
-        snapshotter: containerd.snapshots.snapshotter,
-        snapshot_key: names.snapshot,
-      },
-      options,
-    );
-    return mounts;
-  })();
-  failpoint("start.container");
-  await containerd.tasks.create(
+  const resolving = host.images.resolve(namespace, spec.image);
+  resolving.catch(() => {}); // awaited below, unless there is no lease
+  // keeps the snapshot until the container record does
+  await using lease = await containerd.leases.open(namespace, "start", leaseMs);
+  const image = await resolving;
+  if (!image) throw new AppError("IMAGE_MISSING", [spec.image]);
+  const filesMade = Promise.all([openLogFile(names), copySecrets(host, spec, names, image)]);
+  filesMade.catch(() => {}); // awaited below, unless the container fails first
+  const options = { namespace, lease: lease.id, signal };
+  const rootfs = await containerd.snapshots.prepare(names.snapshot, image.chainId, {}, options);
+  failpoint("start.snapshot");
+  await containerd.containers.create(
     {
-      container_id: names.container,
-      rootfs,
-      stdout: names.logFile,
-      stderr: otherNameOf(names.logFile),
-      ...runcOptions(host),
+      id: names.container,
+      labels: {
+        [labels.fn]: spec.name,
+        [labels.generation]: String(spec.generation),
+        [labels.number]: String(spec.number),
+      },
+      image: image.ref,
+      runtime: { name: "io.containerd.runc.v2", ...runcOptions(host) },
+      spec: jsonAny("types.containerd.io/opencontainers/runtime-spec/1/Spec", ociSpec(host, spec, names, image)),
+      snapshotter: containerd.snapshots.snapshotter,
+      snapshot_key: names.snapshot,
     },
-    { namespace, signal },
+    options,
   );
+  failpoint("start.container");
+  await Promise.all([filesMade, namespaceMade]);
+  const { logFile, container } = names;
+  const request = {
+    container_id: container,
+    rootfs,
+    stdout: logFile,
+    stderr: otherNameOf(logFile),
+    ...runcOptions(host),
+  };
+  await Promise.all([lease.release(), containerd.tasks.create(request, { namespace, signal })]);
 }
 
 function runcOptions(host: Host) {

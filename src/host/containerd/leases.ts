@@ -58,12 +58,17 @@ export class Lease implements AsyncDisposable {
   readonly #leases: Leases;
   readonly namespace: string;
   readonly id: string;
+  #released: Promise<void> | undefined;
   constructor(leases: Leases, namespace: string, id: string) {
     this.#leases = leases;
     this.namespace = namespace;
     this.id = id;
   }
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.#leases.delete(this.namespace, this.id);
+  release(): Promise<void> {
+    this.#released ??= this.#leases.delete(this.namespace, this.id);
+    return this.#released;
+  }
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.release();
   }
 }

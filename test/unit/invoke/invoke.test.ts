@@ -20,7 +20,8 @@ async function openWith(answer: Answer, body: object = {}, options: PlatformOpti
 
 /** A request to the function under way; ended by the test. */
 function send(p: Platform, path: string, options: RequestOptions = {}): ClientRequest {
-  const req = request(p.url + path, { agent: false, ...options });
+  const { hostname, port } = new URL(p.url);
+  const req = request({ hostname, port, path, agent: false, ...options });
   req.on("error", () => {}); // tests that care ask for the answer
   return req;
 }
@@ -191,7 +192,7 @@ suite("a call", () => {
     const value = "x".repeat(60_000);
     await using p = await openWith((_, res) => void res.writeHead(200, { "X-Long": value }).end("ok"));
     const { status, headers } = await call(p, "/function/f", { maxHeaderSize: 1024 * 1024 });
-    assert.deepEqual([status, headers["x-long"]], [200, value]);
+    assert.deepEqual([status, headers["x-long"] === value], [200, true]);
   });
 
   test("goes to the replica with the fewest requests in flight", async () => {
@@ -270,20 +271,17 @@ suite("a body", () => {
     });
 
   test("streams both ways at once: each piece comes back before the next one is sent", async () => {
-    await using p = await openWith((req, res) => {
-      res.flushHeaders();
-      req.pipe(res);
-    });
+    await using p = await openWith((req, res) => void req.pipe(res));
     const req = send(p, "/function/f", { method: "POST", headers: { "Transfer-Encoding": "chunked" } });
-    req.flushHeaders();
-    const res = await answerOf(req);
-    for (const piece of ["one", "two", "three"]) {
+    req.write("one");
+    const pieces = (await answerOf(req)).iterator();
+    assert.equal(String((await pieces.next()).value), "one");
+    for (const piece of ["two", "three"]) {
       req.write(piece);
-      const [back] = await once(res, "data");
-      assert.equal(String(back), piece);
+      assert.equal(String((await pieces.next()).value), piece);
     }
     req.end();
-    await once(res, "end");
+    assert.ok((await pieces.next()).done);
   });
 
   test("of an event stream: its head arrives before the first event, each event before the next", async () => {
@@ -299,13 +297,12 @@ suite("a body", () => {
     });
     const req = send(p, "/function/f");
     req.end();
-    const res = await answerOf(req);
+    const pieces = (await answerOf(req)).iterator();
     for (const [i, event] of events.entries()) {
       event.open();
-      const [data] = await once(res, "data");
-      assert.equal(String(data), `data: ${i}\n\n`);
+      assert.equal(String((await pieces.next()).value), `data: ${i}\n\n`);
     }
-    await once(res, "end");
+    assert.ok((await pieces.next()).done);
   });
 
   test("waits for a caller who does not read: the function is held back, and nothing is lost", async () => {
@@ -431,7 +428,7 @@ suite("a caller who leaves", () => {
     req.end();
     await until("it is being woken", () => p.backend.count("start") === 2);
     req.destroy();
-    await once(req, "close");
+    await new Promise((resolve) => req.once("close", resolve));
     open();
     await until("it is awake", () => p.routable("f").length === 1);
     assert.equal((await call(p, "/function/f")).status, 200);
@@ -550,7 +547,7 @@ test("an old client, HTTP/1.0 without keep-alive, gets a whole answer and the en
     res.end("pieces");
   });
   const socket = connect(Number(new URL(p.url).port), "127.0.0.1");
-  socket.end("GET /function/f HTTP/1.0\r\n\r\n");
+  socket.write("GET /function/f HTTP/1.0\r\n\r\n");
   let text = "";
   for await (const chunk of socket) text += chunk;
   assert.match(text, /^HTTP\/1\.[01] 200 /);
