@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import { isIPv4 } from "node:net";
-import { parse } from "ini";
+import { parse, safe } from "ini";
 import { formatDuration, parseDuration } from "./base/durations.ts";
 import { AppError, messageOf, systemCode } from "./base/errors.ts";
 import type { LogLevel } from "./base/log.ts";
@@ -199,7 +199,7 @@ export interface ConfigSources {
   /** Path of an ini file; must exist when `fileIsRequired`. */
   file: string;
   fileIsRequired: boolean;
-  /** `NAPD_SECTION_KEY` variables; other names are ignored, unknown NAPD_ ones refused. */
+  /** `NAPD_SECTION_KEY` variables: an unknown key of a section is refused; all other names are ignored. */
   environment: NodeJS.ProcessEnv;
   /** `section.key=value` texts. */
   flags: readonly string[];
@@ -291,16 +291,19 @@ export function printConfig(config: Config): string {
       const fallback = setting.write(setting.fallback);
       lines.push(
         `; ${setting.sentence} Default: ${fallback === "" ? "empty" : fallback}`,
-        `${key} = ${setting.write(values[key])}`,
+        `${key} = ${safe(setting.write(values[key]))}`,
       );
     }
     lines.push("");
   }
   lines.push("[registries]", "; How a registry is reached: HOST = mirror:https://OTHER … plain-http ca:/FILE");
   for (const { host, mirrors, plainHttp, caFile } of config.registries) {
-    lines.push(
-      `${host} = ${[...mirrors.map((m) => `mirror:${m}`), ...(plainHttp ? ["plain-http"] : []), ...(caFile ? [`ca:${caFile}`] : [])].join(" ")}`,
-    );
+    const words = [
+      ...mirrors.map((m) => `mirror:${m}`),
+      ...(plainHttp ? ["plain-http"] : []),
+      ...(caFile ? [`ca:${caFile}`] : []),
+    ];
+    lines.push(`${host} = ${safe(words.join(" "))}`);
   }
   return `${lines.join("\n")}\n`;
 }

@@ -15,7 +15,7 @@ const catalogue = {
   },
   UNAUTHORIZED: { status: 401, say: () => "invalid credentials" },
   ROUTE_NOT_FOUND: { status: 404, say: () => "404 page not found" },
-  METHOD_NOT_ALLOWED: { status: 405, say: () => "" },
+  METHOD_NOT_ALLOWED: { status: 405, say: () => "this path does not take that method" },
   FUNCTION_NOT_FOUND: {
     status: 404,
     say: (name: string) => `function ${name} does not exist; see the list of functions for what is deployed`,
@@ -174,7 +174,11 @@ export function systemCode(e: unknown): string | undefined {
   return e instanceof Error && "code" in e && typeof e.code === "string" ? e.code : undefined;
 }
 
-/** Codes with their statuses, for the documentation and its test. */
-export function listErrors(): { code: string; status: number }[] {
-  return Object.entries(catalogue).map(([code, entry]) => ({ code, status: entry.status }));
+/** Codes with their statuses and sentences, for the documentation and its test. */
+export function listErrors(): { code: string; status: number; say: (...args: unknown[]) => string }[] {
+  return Object.entries(catalogue).map(([code, { status, say }]) => ({
+    code,
+    status,
+    say: say as (...args: unknown[]) => string,
+  }));
 }

@@ -106,7 +106,9 @@ async function makeTask(
     stderr: otherNameOf(logFile),
     ...runcOptions(host),
   };
-  await Promise.all([lease.release(), containerd.tasks.create(request, { namespace, signal })]);
+  signal?.throwIfAborted();
+  // without the signal: a call that is cut off leaves a process in its cgroup and no task record to remove it by
+  await Promise.all([lease.release(), containerd.tasks.create(request, { namespace })]);
 }
 
 function runcOptions(host: Host) {

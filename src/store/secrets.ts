@@ -1,3 +1,4 @@
+import { randomUUID } from "node:crypto";
 import { chmod, mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { systemCode } from "../base/errors.ts";
@@ -43,7 +44,8 @@ export class SecretStore {
   async put(namespace: string, name: string, value: Buffer): Promise<void> {
     const file = this.#file(namespace, name);
     await mkdir(join(this.#dir, namespace), { recursive: true, mode: 0o700 });
-    const draft = `${file}.~new`;
+    // a name of its own, of a length of its own: names may be as long as file names, and two may write at once
+    const draft = join(this.#dir, namespace, `.~${randomUUID()}`);
     await writeFile(draft, value, { mode: 0o600, flush: true });
     await chmod(draft, 0o600);
     await rename(draft, file);

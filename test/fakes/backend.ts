@@ -130,6 +130,13 @@ export class FakeBackend implements Backend, AsyncDisposable {
     await this.#replicas.get(keyOfReplica(replica))?.close(0);
   }
 
+  /** Leaves what a start leaves that was cut off in the middle. */
+  async halfMake(replica: ReplicaIdentity): Promise<void> {
+    const half = new FakeReplica({ ...replica, image: "", env: {}, secrets: [], readOnlyRoot: false }, {});
+    half.condition = "dead";
+    this.#replicas.set(keyOfReplica(replica), half);
+  }
+
   /** Watchers are told that they may have missed something. */
   gap(): void {
     for (const watcher of this.#watchers) watcher.onGap();
@@ -237,7 +244,8 @@ export class FakeBackend implements Backend, AsyncDisposable {
   }
 
   async tail(replica: ReplicaIdentity, bytes: number): Promise<string> {
-    return (this.#logs.get(keyOf(replica))?.get(replicaId(replica)) ?? "").slice(-bytes).trim();
+    const text = this.#logs.get(keyOf(replica))?.get(replicaId(replica)) ?? "";
+    return (text.length <= bytes ? text : text.slice(text.indexOf("\n", text.length - bytes) + 1)).trim();
   }
 
   async sweep(keep: Parameters<Backend["sweep"]>[0]): Promise<void> {
