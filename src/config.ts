@@ -5,6 +5,7 @@ import { formatDuration, parseDuration } from "./base/durations.ts";
 import { AppError, messageOf, systemCode } from "./base/errors.ts";
 import type { LogLevel } from "./base/log.ts";
 import { isName, nameRule } from "./base/names.ts";
+import { parseSubnet } from "./base/subnet.ts";
 
 /** One setting: what it means, its default, and how its text becomes a value (throws a sentence saying what must hold). */
 interface Setting<T> {
@@ -70,27 +71,13 @@ function listen(fallback: ListenAddress, sentence: string): Setting<ListenAddres
   return { sentence, fallback, read, write: (v) => `${v.host.includes(":") ? `[${v.host}]` : v.host}:${v.port}` };
 }
 
-/** An IPv4 network. `gateway` is its first address, which the bridge gets. */
-export interface Subnet {
-  cidr: string;
-  prefix: number;
-  gateway: string;
-}
-
-function readSubnet(t: string): Subnet {
-  const [address = "", length = ""] = t.split("/");
-  const prefix = Number(length);
-  if (!isIPv4(address) || !/^\d+$/.test(length) || prefix < 8 || prefix > 29)
-    return fail("must be an IPv4 network from /8 to /29, such as 10.63.0.0/16");
-  const number = address.split(".").reduce((n, part) => n * 256 + +part, 0);
-  const base = number - (number % 2 ** (32 - prefix));
-  const dotted = (n: number) => [24, 16, 8, 0].map((shift) => Math.floor(n / 2 ** shift) % 256).join(".");
-  if (base !== number) return fail(`has bits set behind /${prefix}; did you mean ${dotted(base)}/${prefix}?`);
-  return { cidr: t, prefix, gateway: dotted(base + 1) };
-}
-
-function subnet(fallback: string, sentence: string): Setting<Subnet> {
-  return { sentence, fallback: readSubnet(fallback), read: readSubnet, write: (v) => v.cidr };
+/** `a.b.c.d/n`; its first address is the bridge's. */
+function subnet(fallback: string, sentence: string): Setting<string> {
+  const read = (t: string) => {
+    parseSubnet(t);
+    return t;
+  };
+  return { sentence, fallback, read, write: (v) => v };
 }
 
 function fail(rule: string): never {

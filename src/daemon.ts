@@ -2,10 +2,12 @@ import { mkdir, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { openApi } from "./admin/api.ts";
-import { systemClock } from "./base/clock.ts";
+import { type Clock, systemClock } from "./base/clock.ts";
 import { AppError } from "./base/errors.ts";
 import type { Logger } from "./base/log.ts";
+import { hostAddress, parseSubnet } from "./base/subnet.ts";
 import type { Config } from "./config.ts";
+import type { Backend } from "./functions/backend.ts";
 import { Functions } from "./functions/functions.ts";
 import { Rollout, type Version } from "./functions/rollout.ts";
 import type { Table } from "./functions/table.ts";
@@ -36,57 +38,88 @@ const drainMs = 30_000;
 
 /** Starts everything; reading order is start order. What was opened is closed again when a later step fails. */
 export async function startDaemon(config: Config, version: string, log: Logger): Promise<Daemon> {
-  const { paths, network } = config;
   const clock = systemClock;
-  const namespaces = () => [config.functions.namespace];
-  const defaults = { timeoutMs: config.gateway.upstream_timeout, pullPolicy: config.images.pull_policy };
-  const removes = config.functions.on_stop === "remove";
-
-  await using up = new AsyncDisposableStack();
-  up.use(await claim(paths.run));
+  const defaultNamespace = config.functions.namespace;
+  const namespaces = () => [defaultNamespace];
   const table: Table = new Map();
-  const address = network.subnet.gateway;
+  await using up = new AsyncDisposableStack();
+  up.use(await claim(config.paths.run));
   const gateway = up.use(
-    await openGateway({
-      ...config.gateway.listen,
-      bridgeAddress: address,
-      defaultNamespace: config.functions.namespace,
-      table,
-    }),
+    await openGateway({ ...config.gateway.listen, bridgeAddress: bridgeAddress(config), defaultNamespace, table }),
   );
 
-  const db = openState(paths.data);
+  const db = openState(config.paths.data);
   up.defer(() => db.close());
   const store = new FunctionStore<Version>(db);
-  const secrets = new SecretStore(join(paths.data, "secrets"));
-  const credentials = await openCredentials(join(paths.data, "credentials"));
+  const secrets = new SecretStore(join(config.paths.data, "secrets"));
+  const credentials = await openCredentials(join(config.paths.data, "credentials"));
 
+  const isFunction = (name: string, namespace = defaultNamespace) => table.has(`${name}.${namespace}`);
+  const readSecret = (namespace: string, name: string) => secrets.read(namespace, name);
+  const { backend } = up.use(
+    await openHost(config, { gatewayPort: gateway.port, namespaces, isFunction, readSecret, clock, log }),
+  );
+
+  const defaults = { timeoutMs: config.gateway.upstream_timeout, pullPolicy: config.images.pull_policy };
+  const { ready_timeout: readyTimeoutMs, grace: graceMs, deploy_wait: deployWaitMs, on_stop } = config.functions;
+  const rollout = new Rollout({ store, backend, table, defaults, readyTimeoutMs, graceMs, clock, log });
+  if (on_stop === "remove") up.defer(() => rollout.removeAll());
+  up.use(rollout);
+  await rollout.open();
+
+  const hasSecret = async (namespace: string, name: string) => (await readSecret(namespace, name)) !== undefined;
+  const functions = new Functions({ store, backend, rollout, defaults, deployWaitMs, namespaces, hasSecret, clock });
+  const invoke = openInvoke({ table, defaultNamespace, thaw: (replica) => backend.thaw(replica) });
+  const admin = await openApi({ functions, secrets, credentials, defaultNamespace, namespaces, version, log });
+  gateway.serve({ invoke, admin });
+  up.defer(() => gateway.drain(drainMs));
+
+  const stack = up.move();
+  return { port: gateway.port, [Symbol.asyncDispose]: () => stack.disposeAsync() };
+}
+
+/** What the host needs from the parts above it. */
+export interface HostNeeds {
+  gatewayPort: number;
+  namespaces: () => readonly string[];
+  isFunction: (name: string, namespace?: string) => boolean;
+  readSecret: (namespace: string, name: string) => Promise<Buffer | undefined>;
+  clock: Clock;
+  log: Logger;
+}
+
+/** This machine as a backend: containerd, network, images. With `functions.on_stop = remove` the network goes at the end. */
+export async function openHost(config: Config, needs: HostNeeds): Promise<{ backend: Backend } & AsyncDisposable> {
+  const { paths, network } = config;
+  const { clock, log, namespaces } = needs;
+  const removes = config.functions.on_stop === "remove";
+  await using up = new AsyncDisposableStack();
   const containerd = up.use(
     await openContainerd({ socket: config.containerd.socket, snapshotter: config.containerd.snapshotter }),
   );
   for (const namespace of namespaces()) await containerd.namespaces.ensure(namespace, { openfaas: "true" });
+  if (removes) up.defer(() => removeParentGroups(config.cgroup.parent));
 
   const mtu = await uplinkMtu();
-  await ensureBridge({ name: network.bridge, subnet: network.subnet.cidr, mtu });
+  const address = await ensureBridge({ name: network.bridge, subnet: network.subnet, mtu });
   if (removes) up.defer(() => teardownBridge(network.bridge));
-  await ensureFirewall({ bridge: network.bridge, subnet: network.subnet.cidr, address, gatewayPort: gateway.port });
+  const { gatewayPort, isFunction } = needs;
+  await ensureFirewall({ bridge: network.bridge, subnet: network.subnet, address, gatewayPort });
   if (removes) up.defer(() => teardownFirewall(network.bridge));
   await writeNetworkFiles(paths.run, address);
-  const hostResolvers =
-    config.dns.servers.length > 0 ? () => config.dns.servers : await openHostResolvers({ clock, own: [address] });
-  const isFunction = (name: string, namespace = config.functions.namespace) => table.has(`${name}.${namespace}`);
-  up.use(await startDns({ address, subnet: network.subnet.cidr, isFunction, upstreams: hostResolvers }));
-
+  const configured = config.dns.servers;
+  const upstreams = configured.length > 0 ? () => configured : await openHostResolvers({ clock, own: [address] });
+  up.use(await startDns({ address, subnet: network.subnet, isFunction, upstreams }));
   const cni = await Cni.open({
     stateDir: paths.run,
     bridge: network.bridge,
-    subnet: network.subnet.cidr,
+    subnet: network.subnet,
     gateway: address,
     mtu,
     pluginDirs: network.plugins,
   });
+
   const images = up.use(await openImages(config, containerd, log));
-  const freezer = openFreezer(clock);
   const settings = {
     runDir: paths.run,
     logsDir: paths.logs,
@@ -95,37 +128,15 @@ export async function startDaemon(config: Config, version: string, log: Logger):
     runcRoot: config.containerd.runc_root,
     pidsLimit: config.functions.pids_limit,
   };
-  const readSecret = (namespace: string, name: string) => secrets.read(namespace, name);
+  const { readSecret } = needs;
+  const freezer = openFreezer(clock);
   const backend = hostBackend({ settings, containerd, images, cni, freezer, clock, log, readSecret, namespaces });
-
-  const { ready_timeout: readyTimeoutMs, grace: graceMs, deploy_wait: deployWaitMs } = config.functions;
-  const rollout = new Rollout({ store, backend, table, defaults, readyTimeoutMs, graceMs, clock, log });
-  if (removes) up.defer(() => removeParentGroups(config.cgroup.parent));
-  if (removes) up.defer(() => rollout.removeAll());
-  up.use(rollout);
-  await rollout.open();
-
-  const hasSecret = async (namespace: string, name: string) => (await secrets.read(namespace, name)) !== undefined;
-  const functions = new Functions({ store, backend, rollout, defaults, deployWaitMs, namespaces, hasSecret, clock });
-  const invoke = openInvoke({
-    table,
-    defaultNamespace: config.functions.namespace,
-    thaw: (replica) => backend.thaw(replica),
-  });
-  const admin = await openApi({
-    functions,
-    secrets,
-    credentials,
-    defaultNamespace: config.functions.namespace,
-    namespaces,
-    version,
-    log,
-  });
-  gateway.serve({ invoke, admin });
-  up.defer(() => gateway.drain(drainMs));
-
   const stack = up.move();
-  return { port: gateway.port, [Symbol.asyncDispose]: () => stack.disposeAsync() };
+  return { backend, [Symbol.asyncDispose]: () => stack.disposeAsync() };
+}
+
+function bridgeAddress(config: Config): string {
+  return hostAddress(parseSubnet(config.network.subnet));
 }
 
 /** Images as this configuration has them; also for `napd import`, which runs beside the daemon. */

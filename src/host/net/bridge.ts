@@ -1,7 +1,7 @@
 import { access, readFile, writeFile } from "node:fs/promises";
 import { AppError, messageOf, systemCode } from "../../base/errors.ts";
+import { hostAddress, macOf, parseSubnet } from "../../base/subnet.ts";
 import { execute, run } from "../exec.ts";
-import { hostAddress, macOf, parseSubnet } from "./subnet.ts";
 
 export interface BridgeSettings {
   /** Interface name, at most 15 characters. */

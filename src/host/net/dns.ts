@@ -4,7 +4,7 @@ import { once } from "node:events";
 import { connect, createServer, isIP, isIPv6, type Server, type Socket } from "node:net";
 import * as dns from "dns-packet";
 import { AppError, messageOf } from "../../base/errors.ts";
-import { contains, parseSubnet } from "./subnet.ts";
+import { contains, parseSubnet } from "../../base/subnet.ts";
 
 export interface DnsOptions {
   /** Where to listen and, at the same time, what all names of ours resolve to: the bridge's address. */

@@ -1,5 +1,5 @@
 import { isIPv4 } from "node:net";
-import { AppError } from "../../base/errors.ts";
+import { AppError } from "./errors.ts";
 
 /** An IPv4 subnet; `base` is its first address as an unsigned 32-bit number. */
 export interface Subnet {

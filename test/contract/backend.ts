@@ -1,0 +1,390 @@
+/**
+ * The exam of the backend seam (src/functions/backend.ts): what the domain relies on, whoever runs the functions. The
+ * fake sits it, and so does this machine; a fake that passes may be trusted.
+ */
+import assert from "node:assert/strict";
+import { after, before, suite, test } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
+import { isAppError } from "../../src/base/errors.ts";
+import type {
+  Address,
+  Backend,
+  ObservedReplica,
+  ReplicaExit,
+  ReplicaIdentity,
+  ReplicaSpec,
+} from "../../src/functions/backend.ts";
+
+/** Who sits the exam, on a place of its own. */
+export interface Candidate extends AsyncDisposable {
+  readonly backend: Backend;
+  readonly namespace: string;
+  readonly images: {
+    /** Answers `hello` on /, and its environment, a variable a line, on /cgi-bin/info. */
+    readonly web: string;
+    /** Prints `first words` and `last words`, then exits with 7. */
+    readonly exits: string;
+    /** Can be prepared, but no replica of it can be started. */
+    readonly broken: string;
+    /** Does not exist. */
+    readonly absent: string;
+  };
+  /** Everything there is of replicas, anywhere; not logs and images. */
+  traces(): Promise<string[]>;
+  /** Leaves what a start leaves whose backend dies in the middle of it. */
+  halfMake(replica: ReplicaIdentity): Promise<void>;
+}
+
+/** Far longer than anything here takes, ms. */
+const patienceMs = 20_000;
+
+export function backendContract(name: string, open: () => Promise<Candidate>): void {
+  suite(`the backend contract: ${name}`, () => {
+    let c: Candidate;
+    let pins: { web: string; exits: string; broken: string };
+    /** What is there when no replica is. */
+    let nothing: string[];
+    let generation = 0;
+
+    before(async () => {
+      c = await open();
+      const [web, exits, broken] = await Promise.all([
+        c.backend.prepare(c.namespace, c.images.web, "IfNotPresent"),
+        c.backend.prepare(c.namespace, c.images.exits, "IfNotPresent"),
+        c.backend.prepare(c.namespace, c.images.broken, "IfNotPresent"),
+      ]);
+      pins = { web, exits, broken };
+      nothing = await c.traces();
+    });
+    after(() => c[Symbol.asyncDispose]());
+
+    /** A replica that never was before. */
+    function fresh(more: Partial<ReplicaSpec> = {}): ReplicaSpec {
+      generation++;
+      const { namespace } = c;
+      return {
+        name: "web",
+        namespace,
+        generation,
+        number: 0,
+        image: pins.web,
+        env: {},
+        secrets: [],
+        readOnlyRoot: false,
+        ...more,
+      };
+    }
+
+    async function started(spec: ReplicaSpec) {
+      const address = await c.backend.start(spec);
+      return { address, [Symbol.asyncDispose]: () => c.backend.stop(spec, 0) };
+    }
+
+    async function find(replica: ReplicaIdentity): Promise<ObservedReplica | undefined> {
+      return (await c.backend.list()).find((o) => o.generation === replica.generation && o.number === replica.number);
+    }
+
+    suite("images", () => {
+      test("a prepared image has a name that stays the same, and can be prepared by that name", async () => {
+        for (const image of [c.images.web, pins.web])
+          assert.equal(await c.backend.prepare(c.namespace, image, "IfNotPresent"), pins.web);
+      });
+
+      test("an image that does not exist is refused", async () => {
+        await assert.rejects(c.backend.prepare(c.namespace, c.images.absent, "Never"), (e) => {
+          assert.ok(isAppError(e), String(e));
+          assert.match(e.code, /^IMAGE_/);
+          return true;
+        });
+      });
+
+      test("a preparation that was cancelled rejects with the reason", async () => {
+        const reason = new Error("changed my mind");
+        await assert.rejects(
+          c.backend.prepare(c.namespace, c.images.web, "IfNotPresent", AbortSignal.abort(reason)),
+          reason,
+        );
+      });
+
+      test("a released image starts no replica until it is prepared again; releasing twice is fine", async () => {
+        await c.backend.release(c.namespace, pins.web);
+        await c.backend.release(c.namespace, pins.web);
+        const spec = fresh();
+        await assert.rejects(c.backend.start(spec), (e) => isAppError(e, "IMAGE_MISSING"));
+        assert.equal(await c.backend.prepare(c.namespace, c.images.web, "IfNotPresent"), pins.web);
+        await using replica = await started(spec);
+        await answers(replica.address);
+      });
+    });
+
+    suite("a life", () => {
+      test("a started replica answers at its address and is listed as running there", async () => {
+        const spec = fresh();
+        await using replica = await started(spec);
+        await answers(replica.address);
+        const { name, namespace, generation, number } = spec;
+        assert.deepEqual(await find(spec), {
+          ...{ name, namespace, generation, number },
+          ...{ condition: "running", address: replica.address },
+        });
+      });
+
+      test("a replica gets its environment, byte for byte", async () => {
+        await using replica = await started(fresh({ env: { GREETING: "hello = there; $HOME  ü" } }));
+        await answers(replica.address);
+        const text = await get(replica.address, "/cgi-bin/info");
+        assert.ok(text.split("\n").includes("GREETING=hello = there; $HOME  ü"), text);
+      });
+
+      test("replicas of one generation live side by side at addresses of their own", async () => {
+        const spec = fresh();
+        await using one = await started(spec);
+        await using two = await started({ ...spec, number: 1 });
+        await Promise.all([answers(one.address), answers(two.address)]);
+        assert.notDeepEqual(one.address, two.address);
+        await c.backend.stop(spec, 0);
+        await answers(two.address);
+      });
+
+      test("a stopped replica leaves nothing; stopping it twice, also at once, is fine", async () => {
+        const spec = fresh();
+        await answers(await c.backend.start(spec));
+        assert.notDeepEqual(await c.traces(), nothing);
+        await Promise.all([c.backend.stop(spec, 100), c.backend.stop(spec, 100)]);
+        await c.backend.stop(spec, 100);
+        assert.deepEqual(await c.traces(), nothing);
+        assert.equal(await find(spec), undefined);
+      });
+
+      test("stopping a replica that never was is fine", async () => {
+        await c.backend.stop(fresh(), 0);
+      });
+
+      test("a stopped replica can be started again under its old name", async () => {
+        const spec = fresh();
+        await answers(await c.backend.start(spec));
+        await c.backend.stop(spec, 0);
+        await using replica = await started(spec);
+        await answers(replica.address);
+        assert.equal((await find(spec))?.condition, "running");
+      });
+
+      test("what is half made can be stopped, and leaves nothing", async () => {
+        const spec = fresh();
+        await c.halfMake(spec);
+        assert.notDeepEqual(await c.traces(), nothing);
+        await c.backend.stop(spec, 100);
+        assert.deepEqual(await c.traces(), nothing);
+        await using replica = await started(spec);
+        await answers(replica.address);
+      });
+    });
+
+    suite("a failing start", () => {
+      test("says why, leaves nothing, and does not stand in the way of the next one", async () => {
+        const spec = fresh();
+        await assert.rejects(c.backend.start({ ...spec, image: pins.broken }), (e) => isAppError(e, "START_FAILED"));
+        assert.deepEqual(await c.traces(), nothing);
+        await using replica = await started(spec);
+        await answers(replica.address);
+      });
+
+      test("of an image that is not there says so and leaves nothing", async () => {
+        await assert.rejects(c.backend.start(fresh({ image: c.images.absent })), (e) => isAppError(e, "IMAGE_MISSING"));
+        assert.deepEqual(await c.traces(), nothing);
+      });
+
+      for (const afterMs of [0, 5, 20, 35, 50, 65, 80, 110])
+        test(`cancelled after ${afterMs} ms leaves nothing, unless it had succeeded`, async () => {
+          const spec = fresh();
+          const cancel = new AbortController();
+          const reason = new Error("changed my mind");
+          const start = c.backend.start(spec, cancel.signal);
+          const outcome = start.then(
+            () => "started",
+            (e) => e,
+          );
+          if (afterMs > 0) await delay(afterMs);
+          cancel.abort(reason);
+          const end = await outcome;
+          if (end === "started") await c.backend.stop(spec, 0);
+          else assert.equal(end, reason);
+          assert.deepEqual(await c.traces(), nothing);
+        });
+
+      test("cancelled before it began rejects with the reason", async () => {
+        const reason = new Error("changed my mind");
+        await assert.rejects(c.backend.start(fresh(), AbortSignal.abort(reason)), reason);
+        assert.deepEqual(await c.traces(), nothing);
+      });
+    });
+
+    suite("sleep", () => {
+      test("a frozen replica is listed as frozen and answers only when it is thawed", async (t) => {
+        if (!c.backend.can.freeze) return t.skip("this backend cannot freeze");
+        const spec = fresh();
+        await using replica = await started(spec);
+        await answers(replica.address);
+        await c.backend.freeze(spec);
+        assert.equal((await find(spec))?.condition, "frozen");
+        assert.deepEqual((await find(spec))?.address, replica.address);
+        const asked = get(replica.address, "/").then((text) => ({ text, at: performance.now() }));
+        await delay(200); // a living one answers within a few ms
+        const thawed = performance.now();
+        await c.backend.thaw(spec);
+        const { text, at } = await asked;
+        assert.equal(text, "hello");
+        assert.ok(at > thawed, "it answered in its sleep");
+        assert.equal((await find(spec))?.condition, "running");
+      });
+
+      test("thawing one that is awake, and freezing one that sleeps, changes nothing", async (t) => {
+        if (!c.backend.can.freeze) return t.skip("this backend cannot freeze");
+        const spec = fresh();
+        await using replica = await started(spec);
+        await c.backend.thaw(spec);
+        await answers(replica.address);
+        await c.backend.freeze(spec);
+        await c.backend.freeze(spec);
+        assert.equal((await find(spec))?.condition, "frozen");
+        await c.backend.thaw(spec);
+        await answers(replica.address);
+      });
+
+      for (const graceMs of [0, 100])
+        test(`a frozen replica is stopped with ${graceMs} ms of grace, and leaves nothing`, async (t) => {
+          if (!c.backend.can.freeze) return t.skip("this backend cannot freeze");
+          const spec = fresh();
+          await answers(await c.backend.start(spec));
+          await c.backend.freeze(spec);
+          await c.backend.stop(spec, graceMs);
+          assert.deepEqual(await c.traces(), nothing);
+        });
+
+      test("a replica that is not there can be neither frozen nor thawed", async () => {
+        await assert.rejects(c.backend.freeze(fresh()));
+        await assert.rejects(c.backend.thaw(fresh()));
+      });
+    });
+
+    suite("what is told", () => {
+      /** Exits that are told, and how often that some may have been missed. */
+      function listen() {
+        const exits: ReplicaExit[] = [];
+        let gaps = 0;
+        const watch = c.backend.watch(
+          (exit) => void exits.push(exit),
+          () => void gaps++,
+        );
+        return { exits, gaps: () => gaps, [Symbol.dispose]: () => watch[Symbol.dispose]() };
+      }
+      const of = (exits: readonly ReplicaExit[], r: ReplicaIdentity) =>
+        exits.find((e) => e.generation === r.generation);
+
+      test("an exit, with its code; the replica is dead until it is stopped", async () => {
+        using watch = listen();
+        await until("the watch has begun", () => watch.gaps() > 0);
+        const spec = fresh({ image: pins.exits });
+        await using _ = await started(spec);
+        await until("the exit is told", () => of(watch.exits, spec) !== undefined);
+        const { name, namespace, generation, number } = spec;
+        assert.deepEqual(of(watch.exits, spec), {
+          ...{ name, namespace, generation, number },
+          ...{ exitCode: 7, outOfMemory: false },
+        });
+        await until("it is listed as dead", async () => (await find(spec))?.condition === "dead");
+        await c.backend.stop(spec, 100);
+        assert.deepEqual(await c.traces(), nothing);
+      });
+
+      test("nothing any more to who has stopped listening", async () => {
+        using stays = listen();
+        const leaves = listen();
+        await until("both have begun", () => stays.gaps() > 0 && leaves.gaps() > 0);
+        leaves[Symbol.dispose]();
+        const spec = fresh({ image: pins.exits });
+        await using _ = await started(spec);
+        await until("the other one was told", () => of(stays.exits, spec) !== undefined);
+        assert.deepEqual(leaves.exits, []);
+      });
+
+      test("the last output of a replica, also when it is dead", async () => {
+        const spec = fresh({ image: pins.exits });
+        await using _ = await started(spec);
+        await until("it has ended", async () => (await find(spec))?.condition === "dead");
+        assert.match(await c.backend.tail(spec, 1000), /^first words\nlast words$/);
+        assert.equal(await c.backend.tail(spec, 12), "last words");
+        assert.equal(await c.backend.tail(fresh(), 1000), "");
+      });
+
+      test("output goes when the function is forgotten, which may be done twice", async () => {
+        const spec = fresh({ name: "talker", image: pins.exits });
+        await using _ = await started(spec);
+        await until("it has ended", async () => (await find(spec))?.condition === "dead");
+        await c.backend.stop(spec, 0);
+        await c.backend.forget(spec);
+        await c.backend.forget(spec);
+        assert.equal(await c.backend.tail(spec, 1000), "");
+      });
+    });
+
+    suite("a sweep", () => {
+      test("frees what is left of a start, and nothing of who is to be kept", async () => {
+        const [kept, left] = [fresh(), fresh()];
+        await using replica = await started(kept);
+        await answers(replica.address);
+        const expected = await c.traces();
+        await c.halfMake(left);
+        // a container that the list shows is stopped by the caller; the sweep frees what no list shows
+        for (const o of await c.backend.list()) if (o.generation === left.generation) await c.backend.stop(o, 0);
+        await c.backend.sweep({
+          replicas: [kept],
+          functions: [kept],
+          images: Object.values(pins).map((image) => ({ namespace: c.namespace, image })),
+        });
+        assert.deepEqual(await c.traces(), expected);
+        await answers(replica.address);
+        await c.backend.stop(kept, 0);
+        assert.deepEqual(await c.traces(), nothing);
+      });
+
+      test("releases images that nobody needs, and removes the output of functions that are gone", async () => {
+        const spec = fresh({ name: "gone", image: pins.exits });
+        await c.backend.start(spec);
+        await until("it has ended", async () => (await find(spec))?.condition === "dead");
+        await c.backend.stop(spec, 0);
+        await c.backend.sweep({ replicas: [], functions: [], images: [{ namespace: c.namespace, image: pins.web }] });
+        assert.equal(await c.backend.tail(spec, 1000), "");
+        await assert.rejects(c.backend.start(spec), (e) => isAppError(e, "IMAGE_MISSING"));
+        await using replica = await started(fresh());
+        await answers(replica.address);
+      });
+    });
+  });
+}
+
+async function get(address: Address, path: string): Promise<string> {
+  const response = await fetch(`http://${address.host}:${address.port}${path}`, {
+    headers: { connection: "close" },
+    signal: AbortSignal.timeout(patienceMs),
+  });
+  return (await response.text()).trim();
+}
+
+/** A process that runs need not listen yet. */
+async function answers(address: Address): Promise<void> {
+  await until(`${address.host}:${address.port} says hello`, () =>
+    get(address, "/").then(
+      (t) => t === "hello",
+      () => false,
+    ),
+  );
+}
+
+async function until(what: string, condition: () => boolean | Promise<boolean>): Promise<void> {
+  const end = performance.now() + patienceMs;
+  while (!(await condition())) {
+    if (performance.now() > end) throw new Error(`did not come true within ${patienceMs} ms: ${what}`);
+    await delay(5);
+  }
+}
