@@ -1,13 +1,17 @@
 #!/bin/sh
 # sh scripts/setup.sh start|test|check|bench [arguments]
+# sh scripts/setup.sh node FILE [arguments]
 #
 # Brings this machine to where the named thing can run, then runs it. Every step looks first and does nothing, in
 # silence, when nothing is to do. It needs only a shell, the machine's own Node (18 or newer) and npm.
 set -eu
 
 cd "$(dirname "$0")/.."
-# Node 24 comes as an npm package; sbin is where Debian keeps ip, iptables and runc, and not in a user's PATH.
-PATH="$PWD/node_modules/.bin:$PATH:/usr/local/sbin:/usr/sbin:/sbin"
+# Node 24 comes as an npm package, named after the machine; some versions of npm lose its link in .bin. sbin is where
+# Debian keeps ip, iptables and runc, and not in a user's PATH.
+case $(uname -m) in aarch64 | arm64) arch=arm64 ;; *) arch=x64 ;; esac
+node24="$PWD/node_modules/node-linux-$arch/bin"
+PATH="$node24:$PWD/node_modules/.bin:$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 export PATH
 
 say() { printf 'napd: %s\n' "$*" >&2; }
@@ -20,7 +24,7 @@ has() { command -v "$1" >/dev/null 2>&1; }
 # Asks npm's own record in node_modules, which npm writes last: it is right after `npm install PACKAGE` and after an
 # interrupted install too, where a stamp or a time would be wrong.
 npm_is_fresh() {
-  [ -x node_modules/.bin/node ] && [ -f node_modules/.package-lock.json ] && node_modules/.bin/node -e '
+  [ -x "$node24/node" ] && [ -f node_modules/.package-lock.json ] && "$node24/node" -e '
     const read = (file) => JSON.parse(require("fs").readFileSync(file, "utf8")).packages;
     const wanted = read("package-lock.json"), found = read("node_modules/.package-lock.json");
     const isStale = (path) => path && (found[path] || !wanted[path].optional) &&
@@ -36,7 +40,7 @@ npm_install() {
   npm_packages >"$log" 2>&1 || npm_packages >"$log" 2>&1 ||
     die "npm failed, twice: $(sed -n 's/^npm err[^ ]* *//Ip' "$log" | grep -v -m 1 '^code ' || tail -n 1 "$log")"
   rm -f "$log"
-  node_modules/.bin/node --version >/dev/null 2>&1 ||
+  "$node24/node" --version >/dev/null 2>&1 ||
     die "Node 24 does not run here: napd needs Linux with glibc on x86_64 or arm64, this is $(uname -sm)"
   give_back node_modules
 }
@@ -137,7 +141,7 @@ prepare_machine() { # prepare_machine COMMAND ARGUMENTS…
 # without a word to us: then the kernel passes it on.
 run_node() { exec setpriv --pdeathsig TERM node "$@"; }
 
-[ $# -gt 0 ] || die "usage: sh scripts/setup.sh start|test|check|bench [arguments]"
+[ $# -gt 0 ] || die "usage: sh scripts/setup.sh start|test|check|bench|node [arguments]"
 npm_install
 case $1 in
 start | test)
@@ -156,5 +160,9 @@ check)
   biome check .
   exec node --test "test/*.test.ts" "test/unit/**/*.test.ts"
   ;;
-*) die "unknown command $1; there are start, test, check and bench" ;;
+node)
+  shift
+  exec node "$@"
+  ;;
+*) die "unknown command $1; there are start, test, check, bench and node" ;;
 esac

@@ -205,6 +205,8 @@ export function loadConfig(sources: ConfigSources): Config {
     if (typeof entries !== "object")
       throw new AppError("CONFIG", [`${sources.file}: ${section} stands outside of a [section]`]);
     for (const [key, value] of Object.entries(entries)) {
+      if (typeof value === "object" && !Array.isArray(value))
+        throw new AppError("CONFIG", [`${sources.file}: [${section}.${key}]: there are no sections within sections`]);
       if (section === "registries") registries.set(key, readRegistry(key, String(value), sources.file));
       else put(`${section}.${key}`, String(value), sources.file);
     }
