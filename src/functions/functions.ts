@@ -4,8 +4,9 @@ import { KeyedQueue } from "../base/flight.ts";
 import { type FunctionId, keyOf } from "../base/names.ts";
 import type { FunctionStore } from "../store/functions.ts";
 import type { Backend } from "./backend.ts";
+import type { Row, Version } from "./managed.ts";
 import { type Policy, type PolicyDefaults, policyOf } from "./policy.ts";
-import type { Rollout, Row, Version } from "./rollout.ts";
+import type { Rollout } from "./rollout.ts";
 import type { FunctionSpec } from "./spec.ts";
 import { type FunctionStatus, statusOf } from "./status.ts";
 

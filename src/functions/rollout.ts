@@ -3,24 +3,15 @@ import { type Clock, within } from "../base/clock.ts";
 import { AppError, isAppError, messageOf } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
 import { type FunctionId, keyOf } from "../base/names.ts";
-import type { FunctionRow, FunctionStore } from "../store/functions.ts";
+import type { FunctionStore } from "../store/functions.ts";
 import type { Address, Backend, ObservedReplica, ReplicaExit, ReplicaIdentity } from "./backend.ts";
 import { replicaId } from "./backend.ts";
+import { Managed, type Observed, type Row, type Version } from "./managed.ts";
 import { plan } from "./plan.ts";
 import { type Policy, type PolicyDefaults, policyOf, replicaSpec } from "./policy.ts";
-import { waitReady } from "./readiness.ts";
+import { becomeReady, exitReason } from "./readiness.ts";
 import { Replica } from "./replica.ts";
-import type { FunctionSpec } from "./spec.ts";
-import { Entry, type Table } from "./table.ts";
-
-/** One version of a function: what was asked for, and the image that it came to. */
-export interface Version {
-  readonly spec: FunctionSpec;
-  /** Backend.prepare's answer. */
-  readonly image: string;
-}
-
-export type Row = FunctionRow<Version>;
+import type { Table } from "./table.ts";
 
 export interface RolloutOptions {
   store: FunctionStore<Version>;
@@ -42,35 +33,6 @@ const retryMaxMs = 60_000;
 const stableMs = 30_000;
 /** After so many failures in a row, callers are told at once instead of being kept waiting. */
 const patience = 3;
-
-/** A function under management: the row that says what is wanted, and the replicas that there are. */
-interface Managed {
-  row: Row;
-  readonly entry: Entry;
-  readonly replicas: Map<string, Replica>;
-  /** Failures in a row, and when the next start may be tried (monotonic ms). */
-  failures: number;
-  retryAt: number;
-  retryTimer: NodeJS.Timeout | null;
-  /** Why a replica was lost last; null while all is well. */
-  reason: string | null;
-  deleted: boolean;
-  /** Who waits for a version to serve: a deploy. */
-  readonly deploys: { generation: number; resolve: () => void; reject: (e: unknown) => void }[];
-  /** Who waits for anybody to serve: calls. */
-  callers: { resolve: () => void; reject: (e: unknown) => void }[];
-  /** Who waits for nothing to be left: a delete. */
-  readonly gone: (() => void)[];
-}
-
-/** What is known of a function right now, for the status that users see. */
-export interface Observed {
-  readonly row: Row;
-  readonly available: number;
-  readonly invocations: number;
-  readonly starting: boolean;
-  readonly reason: string | null;
-}
 
 /**
  * Makes reality match the store. Everything that can change the picture (a deploy, an exit, a finished start, a lost
@@ -123,8 +85,8 @@ export class Rollout implements AsyncDisposable {
     if (this.#slowTimer) clearInterval(this.#slowTimer);
     for (const m of this.#functions.values()) {
       if (m.retryTimer) clearTimeout(m.retryTimer);
-      for (const caller of m.callers.splice(0)) caller.reject(new AppError("SHUTTING_DOWN", []));
-      this.#endDeploys(m, () => true, new AppError("SHUTTING_DOWN", []));
+      m.endCallers(new AppError("SHUTTING_DOWN", []));
+      m.endDeploys(() => true, new AppError("SHUTTING_DOWN", []));
       for (const r of m.replicas.values()) if (r.state === "starting") r.abort.abort(new AppError("SHUTTING_DOWN", []));
     }
     while (this.#work.size > 0) await Promise.allSettled(this.#work);
@@ -142,28 +104,18 @@ export class Rollout implements AsyncDisposable {
 
   observe(id: FunctionId): Observed | undefined {
     const m = this.#functions.get(keyOf(id));
-    return m && this.#observed(m);
+    return m?.observed();
   }
 
   observeAll(namespace: string): Observed[] {
-    return [...this.#functions.values()].filter((m) => m.row.namespace === namespace).map((m) => this.#observed(m));
+    return [...this.#functions.values()].filter((m) => m.row.namespace === namespace).map((m) => m.observed());
   }
 
   /** Brings a stored row (new, updated or scaled) into being; resolves when its version serves. */
   apply(row: Row): Promise<void> {
     const m = this.#functions.get(keyOf(row)) ?? this.#manage(row);
-    const { policy } = this.#derived(row);
-    if (m.row.generation !== row.generation) {
-      m.failures = 0;
-      m.retryAt = 0;
-      m.reason = null;
-      this.#endDeploys(m, (g) => g < row.generation, new AppError("SUPERSEDED", [row.name]));
-    }
-    m.row = row;
-    m.entry.policy = policy;
-    const done = new Promise<void>((resolve, reject) =>
-      m.deploys.push({ generation: row.generation, resolve, reject }),
-    );
+    m.want(row, this.#policy(row));
+    const done = m.deployed(row.generation);
     this.#step(m);
     return done;
   }
@@ -174,8 +126,7 @@ export class Rollout implements AsyncDisposable {
     if (!m) return null;
     if (m.row.previous) return m.row.previous;
     const { version, generation, replicas } = m.row;
-    const serves = [...m.replicas.values()].some((r) => r.serves && r.identity.generation === generation);
-    return serves || replicas === 0 ? { version, generation } : null;
+    return m.serves(generation) || replicas === 0 ? { version, generation } : null;
   }
 
   /** Takes a function down for good; resolves when nothing of it is left. The row is gone already. */
@@ -186,10 +137,10 @@ export class Rollout implements AsyncDisposable {
     if (m.retryTimer) clearTimeout(m.retryTimer);
     this.#functions.delete(keyOf(id));
     this.#leaving.add(m);
-    this.#o.table.delete(m.entry.key);
-    this.#endDeploys(m, () => true, new AppError("FUNCTION_NOT_FOUND", [m.entry.key]));
-    for (const caller of m.callers.splice(0)) caller.reject(new AppError("FUNCTION_NOT_FOUND", [m.entry.key]));
-    const gone = new Promise<void>((resolve) => m.gone.push(resolve));
+    this.#o.table.delete(m.key);
+    m.endDeploys(() => true, new AppError("FUNCTION_NOT_FOUND", [m.key]));
+    m.endCallers(new AppError("FUNCTION_NOT_FOUND", [m.key]));
+    const gone = m.gone();
     this.#step(m);
     await gone;
     this.#leaving.delete(m);
@@ -201,9 +152,9 @@ export class Rollout implements AsyncDisposable {
 
   /** Compares with the backend: exits that were missed, replicas that nobody knows. */
   async reconcile(): Promise<void> {
-    // only those that served before the list was asked for: others may have come while it was made
-    const served = new Set(
-      [...this.#functions.values()].flatMap((m) => [...m.replicas.values()].filter((r) => r.serves)),
+    // only those that were up before the list was asked for: others may have come while it was made
+    const up = new Set(
+      [...this.#functions.values()].flatMap((m) => [...m.replicas.values()].filter((r) => r.pool !== null)),
     );
     try {
       const observed = new Map((await this.#o.backend.list()).map((o) => [`${o.namespace}/${replicaId(o)}`, o]));
@@ -212,7 +163,7 @@ export class Rollout implements AsyncDisposable {
         for (const r of m.replicas.values()) {
           const seen = observed.get(`${m.row.namespace}/${r.id}`);
           observed.delete(`${m.row.namespace}/${r.id}`);
-          if (served.has(r) && r.serves && (!seen || seen.condition === "dead"))
+          if (up.has(r) && (!seen || seen.condition === "dead"))
             this.#exited({ ...r.identity, exitCode: -1, outOfMemory: false });
         }
       }
@@ -223,27 +174,14 @@ export class Rollout implements AsyncDisposable {
   }
 
   #manage(row: Row): Managed {
-    const wake = () => this.#wake(m);
-    const m: Managed = {
-      row,
-      entry: new Entry({ name: row.name, namespace: row.namespace }, this.#derived(row).policy, wake),
-      replicas: new Map(),
-      failures: 0,
-      retryAt: 0,
-      retryTimer: null,
-      reason: null,
-      deleted: false,
-      deploys: [],
-      callers: [],
-      gone: [],
-    };
-    this.#functions.set(m.entry.key, m);
-    this.#o.table.set(m.entry.key, m.entry);
+    const m = new Managed(row, this.#policy(row), (managed) => this.#wake(managed));
+    this.#functions.set(m.key, m);
+    this.#o.table.set(m.key, m.entry);
     return m;
   }
 
-  #derived(row: Row): { policy: Policy } {
-    return { policy: policyOf(row.version.spec, this.#o.defaults) };
+  #policy(row: Row): Policy {
+    return policyOf(row.version.spec, this.#o.defaults);
   }
 
   /** Takes over a replica that runs since before us; false when it is of no use. */
@@ -275,8 +213,8 @@ export class Rollout implements AsyncDisposable {
     if (start.length > 0) this.#startDue(m, start);
     const complete = route.filter((r) => r.generation === m.row.generation).length >= count;
     if (complete && !m.deleted) this.#settle(m);
-    if (m.entry.routable.length > 0) for (const caller of m.callers.splice(0)) caller.resolve();
-    if (m.deleted && m.replicas.size === 0) for (const resolve of m.gone.splice(0)) resolve();
+    if (m.entry.routable.length > 0) m.endCallers();
+    if (m.deleted && m.replicas.size === 0) m.endDeletes();
   }
 
   #startDue(m: Managed, numbers: readonly number[]): void {
@@ -316,12 +254,13 @@ export class Rollout implements AsyncDisposable {
       try {
         const address = await start(replica.abort.signal);
         replica.connect(address);
-        await this.#awaitReady(m, replica, address);
+        const { readyTimeoutMs, clock, backend } = this.#o;
+        await becomeReady(replica, address, m.entry.policy.readyPath, readyTimeoutMs, backend, clock);
         replica.readySince = this.#o.clock.monotonic();
         if (replica.move(["starting"], "ready")) {
           m.reason = null;
           this.#o.log.info(
-            { fn: m.entry.key, replica: replica.id, ms: Math.round(replica.readySince - begin) },
+            { fn: m.key, replica: replica.id, ms: Math.round(replica.readySince - begin) },
             "replica ready",
           );
         }
@@ -333,20 +272,6 @@ export class Rollout implements AsyncDisposable {
     this.#track(run().then(() => this.#step(m)));
   }
 
-  async #awaitReady(m: Managed, replica: Replica, address: Address): Promise<void> {
-    const { readyTimeoutMs, clock, backend } = this.#o;
-    const { readyPath } = m.entry.policy;
-    if (await waitReady(address, readyPath, replica.pool!, readyTimeoutMs, clock, replica.abort.signal)) return;
-    const tail = await backend.tail(replica.identity, 500).catch(() => "");
-    const what =
-      readyPath === null ? "nothing accepts connections on port 8080" : `GET ${readyPath} did not answer 2xx or 3xx`;
-    throw new AppError("REPLICA_NOT_READY", [
-      replica.id,
-      readyTimeoutMs,
-      tail === "" ? what : `${what}; its last output: ${tail}`,
-    ]);
-  }
-
   /** A version that never served goes back to the previous one, if there is one; else it is tried again, ever more slowly. */
   #startFailed(m: Managed, replica: Replica, error: unknown): void {
     // told to give up, by us: what the start says then does not matter
@@ -354,22 +279,19 @@ export class Rollout implements AsyncDisposable {
     if (m.deleted || (aborted && (isAppError(reason, "SHUTTING_DOWN") || isAppError(reason, "SUPERSEDED")))) return;
     const generation = replica.identity.generation;
     const message = messageOf(error);
-    this.#o.log.warn({ fn: m.entry.key, replica: replica.id, err: message }, "replica failed to start");
+    this.#o.log.warn({ fn: m.key, replica: replica.id, err: message }, "replica failed to start");
     if (generation !== m.row.generation) return;
     const failed = m.row.version;
     if (m.row.previous) {
-      this.#adoptRow(m, this.#o.store.fail(m.row, `update failed, the previous version serves: ${message}`));
+      const row = this.#o.store.fail(m.row, `update failed, the previous version serves: ${message}`);
+      m.endDeploys((g) => g === generation, error);
+      m.want(row, this.#policy(row));
       void this.releaseImage(m.row.namespace, failed.image);
     } else {
       this.#delayRetry(m, message);
-      this.#adoptRow(m, this.#o.store.fail(m.row, message));
+      m.row = this.#o.store.fail(m.row, message);
     }
-    this.#endDeploys(m, (g) => g === generation, error);
-  }
-
-  #adoptRow(m: Managed, row: Row): void {
-    m.row = row;
-    m.entry.policy = this.#derived(row).policy;
+    m.endDeploys((g) => g === generation, error);
   }
 
   #delayRetry(m: Managed, reason: string): void {
@@ -377,8 +299,7 @@ export class Rollout implements AsyncDisposable {
     m.retryAt = this.#o.clock.monotonic() + (m.failures === 0 ? 0 : backoffMs(m.failures - 1, retryMinMs, retryMaxMs));
     m.failures++;
     if (m.failures < patience) return;
-    for (const caller of m.callers.splice(0))
-      caller.reject(new AppError("FUNCTION_UNAVAILABLE", [m.entry.key, reason]));
+    m.endCallers(new AppError("FUNCTION_UNAVAILABLE", [m.key, reason]));
   }
 
   /** A process ended that we did not stop. */
@@ -387,10 +308,10 @@ export class Rollout implements AsyncDisposable {
     const replica = m?.replicas.get(replicaId(exit));
     if (!m || !replica || replica.state === "stopping" || replica.state === "failed") return;
     this.#track(
-      this.#exitReason(m, exit).then((error) => {
+      exitReason(exit, m.row.version.spec.limits?.memory, this.#o.backend).then((error) => {
         if (replica.state === "starting") replica.abort.abort(error);
         if (!replica.move(["ready", "frozen"], "failed")) return;
-        this.#o.log.warn({ fn: m.entry.key, replica: replica.id, err: error.message }, "replica lost");
+        this.#o.log.warn({ fn: m.key, replica: replica.id, err: error.message }, "replica lost");
         if (replica.readySince !== null && this.#o.clock.monotonic() - replica.readySince > stableMs) m.failures = 0;
         this.#delayRetry(m, error.message);
         this.#step(m);
@@ -398,36 +319,16 @@ export class Rollout implements AsyncDisposable {
     );
   }
 
-  async #exitReason(m: Managed, exit: ReplicaExit): Promise<AppError> {
-    const id = replicaId(exit);
-    if (exit.outOfMemory) return new AppError("REPLICA_OOM", [id, m.row.version.spec.limits?.memory ?? "no limit"]);
-    const tail = await this.#o.backend.tail(exit, 500).catch(() => "");
-    return new AppError("REPLICA_EXITED", [id, exit.exitCode, tail]);
-  }
-
+  /** The wanted version serves. The reason of an update that was given up stays until the next version. */
   #settle(m: Managed): void {
     const { row } = m;
-    if (row.previous || row.failure !== null) {
-      // a failed update leaves its reason until the next version; a function that recovered drops it
-      const keepsReason = row.previous === null && row.failure?.startsWith("update failed");
-      if (!keepsReason) m.row = this.#o.store.settle(row);
-      if (row.previous) void this.releaseImage(row.namespace, row.previous.version.image);
-    }
+    if (row.previous || row.failure?.generation === row.generation) m.row = this.#o.store.settle(row);
+    if (row.previous) void this.releaseImage(row.namespace, row.previous.version.image);
     const now = this.#o.clock.monotonic();
-    if ([...m.replicas.values()].some((r) => r.readySince !== null && now - r.readySince > stableMs)) m.failures = 0;
-    if (row.replicas === 0) {
-      // nothing is wanted, so nothing has failed: the next call tries anew
-      m.failures = 0;
-      m.retryAt = 0;
-      m.reason = null;
-    }
-    for (let i = m.deploys.length - 1; i >= 0; i--)
-      if (m.deploys[i]!.generation === row.generation) m.deploys.splice(i, 1)[0]!.resolve();
-  }
-
-  #endDeploys(m: Managed, which: (generation: number) => boolean, error: unknown): void {
-    for (let i = m.deploys.length - 1; i >= 0; i--)
-      if (which(m.deploys[i]!.generation)) m.deploys.splice(i, 1)[0]!.reject(error);
+    const isStable = [...m.replicas.values()].some((r) => r.readySince !== null && now - r.readySince > stableMs);
+    if (isStable) m.failures = 0;
+    if (row.replicas === 0) m.forgive(); // nothing is wanted, so nothing has failed: the next call tries anew
+    m.endDeploys((g) => g === row.generation);
   }
 
   /** Drains, stops and forgets a replica. One that is starting is told to give up; its failure comes back here. */
@@ -447,7 +348,7 @@ export class Rollout implements AsyncDisposable {
           break;
         } catch (e) {
           log.warn(
-            { fn: m.entry.key, replica: replica.id, err: messageOf(e) },
+            { fn: m.key, replica: replica.id, err: messageOf(e) },
             "replica could not be removed; it will be tried again",
           );
           if (this.#closing) return;
@@ -484,23 +385,13 @@ export class Rollout implements AsyncDisposable {
     if (m.entry.routable.length > 0) return Promise.resolve();
     if (this.#closing) return Promise.reject(new AppError("SHUTTING_DOWN", []));
     if (m.failures >= patience)
-      return Promise.reject(new AppError("FUNCTION_UNAVAILABLE", [m.entry.key, m.reason ?? "it failed to start"]));
-    const served = new Promise<void>((resolve, reject) => m.callers.push({ resolve, reject }));
+      return Promise.reject(new AppError("FUNCTION_UNAVAILABLE", [m.key, m.reason ?? "it failed to start"]));
+    const served = m.called();
     if (m.row.replicas === 0) {
       m.row = this.#o.store.scale(m.row, m.entry.policy.minReplicas);
       this.#step(m);
     }
     return served;
-  }
-
-  #observed(m: Managed): Observed {
-    return {
-      row: m.row,
-      available: m.entry.routable.length,
-      invocations: m.entry.invocations,
-      starting: [...m.replicas.values()].some((r) => r.state === "starting"),
-      reason: m.reason ?? m.row.failure,
-    };
   }
 
   /** Lets go of a prepared image unless a function needs it. */

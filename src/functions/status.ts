@@ -1,4 +1,4 @@
-import type { Observed } from "./rollout.ts";
+import type { Observed } from "./managed.ts";
 
 /** FunctionStatus of contracts/api.md §2.1, with two fields of our own that other clients ignore. */
 export interface FunctionStatus {

@@ -50,7 +50,7 @@ export async function openGateway(options: GatewayOptions): Promise<Gateway> {
     port,
     serve(given) {
       handlers = given;
-      for (const [req, res] of waiting.splice(0)) route(req, res, given, options);
+      for (const [req, res] of waiting.splice(0)) if (!res.destroyed) route(req, res, given, options);
     },
     drain: (ms) => drain(server, ms),
     [Symbol.asyncDispose]: () => drain(server, 0),

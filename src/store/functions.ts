@@ -9,8 +9,8 @@ export interface FunctionRow<V> extends FunctionId {
   /** What served before, while `version` has not got ready. */
   readonly previous: { version: V; generation: number } | null;
   readonly replicas: number;
-  /** Why the last rollout failed; null when it did not. */
-  readonly failure: string | null;
+  /** Which version failed last and why: the wanted one, or an update that was given up. Null when none did. */
+  readonly failure: { generation: number; reason: string } | null;
   /** Ms since the epoch. */
   readonly createdAt: number;
 }
@@ -24,6 +24,7 @@ type Columns = {
   previous_generation: number | null;
   replicas: number;
   failure: string | null;
+  failed_generation: number | null;
   created_at: number;
 };
 
@@ -99,13 +100,13 @@ export class FunctionStore<V> {
   }
 
   /** The wanted version failed: back to the previous one, if there is one; the reason stays. */
-  fail(id: FunctionId, failure: string): FunctionRow<V> {
+  fail(id: FunctionId, reason: string): FunctionRow<V> {
     this.#db
       .prepare(
         `UPDATE functions SET version = coalesce(previous, version), generation = coalesce(previous_generation, generation),
-         previous = NULL, previous_generation = NULL, failure = ? WHERE namespace = ? AND name = ?`,
+         failed_generation = generation, previous = NULL, previous_generation = NULL, failure = ? WHERE namespace = ? AND name = ?`,
       )
-      .run(failure, id.namespace, id.name);
+      .run(reason, id.namespace, id.name);
     return this.get(id)!;
   }
 
@@ -128,7 +129,7 @@ export class FunctionStore<V> {
       generation: c.generation,
       previous: c.previous === null ? null : { version: JSON.parse(c.previous), generation: c.previous_generation! },
       replicas: c.replicas,
-      failure: c.failure,
+      failure: c.failure === null ? null : { generation: c.failed_generation!, reason: c.failure },
       createdAt: c.created_at,
     };
   }

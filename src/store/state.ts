@@ -13,7 +13,8 @@ const migrations = [
      generation INTEGER NOT NULL,    -- of the wanted version
      previous_generation INTEGER,
      replicas INTEGER NOT NULL,
-     failure TEXT,                   -- why the last rollout failed
+     failure TEXT,                   -- why the last rollout failed,
+     failed_generation INTEGER,      -- and which version that was
      created_at INTEGER NOT NULL,    -- ms since the epoch
      PRIMARY KEY (namespace, name)
    ) STRICT;

@@ -111,7 +111,7 @@ suite("the store of functions", () => {
     const row = s.store.fail(id, "no luck");
     assert.deepEqual(
       [row.version, row.generation, row.previous, row.failure, row.replicas],
-      [v(1), 1, null, "no luck", 4],
+      [v(1), 1, null, { generation: 2, reason: "no luck" }, 4],
     );
     assert.deepEqual(s.reopen().get(id), row);
   });
@@ -120,7 +120,10 @@ suite("the store of functions", () => {
     await using s = await open();
     s.store.insert(id, v(1), 1, 1, 0);
     const row = s.store.fail(id, "no luck");
-    assert.deepEqual([row.version, row.generation, row.previous, row.failure], [v(1), 1, null, "no luck"]);
+    assert.deepEqual(
+      [row.version, row.generation, row.previous, row.failure],
+      [v(1), 1, null, { generation: 1, reason: "no luck" }],
+    );
     assert.equal(s.store.settle(id).failure, null);
   });
 

@@ -1,0 +1,123 @@
+import { AppError } from "../base/errors.ts";
+import type { FunctionRow } from "../store/functions.ts";
+import type { Policy } from "./policy.ts";
+import type { Replica } from "./replica.ts";
+import type { FunctionSpec } from "./spec.ts";
+import { Entry } from "./table.ts";
+
+/** One version of a function: what was asked for, and the image that it came to. */
+export interface Version {
+  readonly spec: FunctionSpec;
+  /** Backend.prepare's answer. */
+  readonly image: string;
+}
+
+export type Row = FunctionRow<Version>;
+
+/** What is known of a function right now, for the status that users see. */
+export interface Observed {
+  readonly row: Row;
+  readonly available: number;
+  readonly invocations: number;
+  readonly starting: boolean;
+  readonly reason: string | null;
+}
+
+interface Waiter {
+  resolve: () => void;
+  reject: (error: unknown) => void;
+}
+
+/** A function under the rollout's management: what is wanted, the replicas that there are, and who waits for what. */
+export class Managed {
+  row: Row;
+  readonly entry: Entry;
+  readonly replicas = new Map<string, Replica>();
+  /** Failures in a row, and when the next start may be tried (monotonic ms). */
+  failures = 0;
+  retryAt = 0;
+  retryTimer: NodeJS.Timeout | null = null;
+  /** Why a replica was lost last; null while all is well. */
+  reason: string | null = null;
+  deleted = false;
+  /** Deploys: wait until their version serves. */
+  #deploys: (Waiter & { generation: number })[] = [];
+  /** Calls: wait until anybody serves. */
+  #callers: Waiter[] = [];
+  /** Deletes: wait until nothing is left. */
+  #deletes: (() => void)[] = [];
+
+  /** `wake` is asked when a call finds nobody who serves. */
+  constructor(row: Row, policy: Policy, wake: (m: Managed) => Promise<void>) {
+    this.row = row;
+    this.entry = new Entry({ name: row.name, namespace: row.namespace }, policy, () => wake(this));
+  }
+
+  get key(): string {
+    return this.entry.key;
+  }
+
+  /** A new wish: what failed before does not count for it. */
+  want(row: Row, policy: Policy): void {
+    if (this.row.generation !== row.generation) {
+      this.forgive();
+      this.endDeploys((g) => g < row.generation, new AppError("SUPERSEDED", [row.name]));
+    }
+    this.row = row;
+    this.entry.policy = policy;
+  }
+
+  forgive(): void {
+    this.failures = 0;
+    this.retryAt = 0;
+    this.reason = null;
+  }
+
+  /** Whether a replica of this generation serves. */
+  serves(generation: number): boolean {
+    return [...this.replicas.values()].some((r) => r.serves && r.identity.generation === generation);
+  }
+
+  deployed(generation: number): Promise<void> {
+    return new Promise((resolve, reject) => this.#deploys.push({ generation, resolve, reject }));
+  }
+
+  /** Ends the deploys of some generations: well, or with an error. */
+  endDeploys(which: (generation: number) => boolean, error?: unknown): void {
+    const ended = this.#deploys.filter((d) => which(d.generation));
+    this.#deploys = this.#deploys.filter((d) => !which(d.generation));
+    for (const deploy of ended) end(deploy, error);
+  }
+
+  called(): Promise<void> {
+    return new Promise((resolve, reject) => this.#callers.push({ resolve, reject }));
+  }
+
+  /** Ends the waiting of all calls: somebody serves, or nobody will. */
+  endCallers(error?: unknown): void {
+    for (const caller of this.#callers.splice(0)) end(caller, error);
+  }
+
+  gone(): Promise<void> {
+    return new Promise((resolve) => this.#deletes.push(resolve));
+  }
+
+  endDeletes(): void {
+    for (const resolve of this.#deletes.splice(0)) resolve();
+  }
+
+  observed(): Observed {
+    return {
+      row: this.row,
+      available: this.entry.routable.length,
+      invocations: this.entry.invocations,
+      starting: [...this.replicas.values()].some((r) => r.state === "starting"),
+      reason: this.reason ?? this.row.failure?.reason ?? null,
+    };
+  }
+}
+
+function end(waiter: Waiter, error: unknown): void {
+  if (error === undefined) waiter.resolve();
+  else waiter.reject(error);
+}

@@ -1,0 +1,495 @@
+/** The API as clients see it: a real HTTP server, real secrets, and functions that only write down what they are asked. */
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { createServer, request } from "node:http";
+import type { AddressInfo } from "node:net";
+import { suite, test } from "node:test";
+import { openApi } from "../../../src/admin/api.ts";
+import { AppError } from "../../../src/base/errors.ts";
+import { openLog } from "../../../src/base/log.ts";
+import type { DeployOutcome, Functions } from "../../../src/functions/functions.ts";
+import type { FunctionStatus } from "../../../src/functions/status.ts";
+import { SecretStore } from "../../../src/store/secrets.ts";
+import { tmpDir } from "../../support/tmp.ts";
+
+const status: FunctionStatus = {
+  ...{ name: "web", namespace: "fn", image: "web:1", invocationCount: 0, replicas: 1, availableReplicas: 1 },
+  ...{ createdAt: "2026-01-02T03:04:05.678Z", state: "Ready" },
+};
+
+/** Has one function, web in fn. `calls` is what it was asked to do; `answer` is what deploys come to. */
+class FakeFunctions implements Pick<Functions, "deploy" | "remove" | "scale" | "list" | "get"> {
+  readonly calls: unknown[] = [];
+  answer: DeployOutcome | Error = "serving";
+
+  async deploy(...[spec, kind]: Parameters<Functions["deploy"]>): Promise<DeployOutcome> {
+    this.calls.push([kind, spec]);
+    if (this.answer instanceof Error) throw this.answer;
+    return this.answer;
+  }
+  async remove(...[id]: Parameters<Functions["remove"]>): Promise<void> {
+    this.calls.push(["remove", id]);
+    this.#find(id);
+  }
+  async scale(...[id, replicas]: Parameters<Functions["scale"]>): Promise<void> {
+    this.calls.push(["scale", id, replicas]);
+    this.#find(id);
+  }
+  list(namespace: string): FunctionStatus[] {
+    if (namespace !== "fn" && namespace !== "team") throw new AppError("NAMESPACE_NOT_FOUND", [namespace]);
+    return namespace === "fn" ? [status] : [];
+  }
+  get(id: { name: string; namespace: string }): FunctionStatus | undefined {
+    return this.list(id.namespace).find((s) => s.name === id.name);
+  }
+  #find({ name, namespace }: { name: string; namespace: string }): void {
+    if (name !== "web" || namespace !== "fn") throw new AppError("FUNCTION_NOT_FOUND", [`${name}.${namespace}`]);
+  }
+}
+
+const basic = (user: string, password: string, scheme = "Basic") =>
+  `${scheme} ${Buffer.from(`${user}:${password}`).toString("base64")}`;
+const right = basic("admin", "pass:word");
+
+interface Ask {
+  body?: unknown;
+  headers?: Record<string, string>;
+  /** Null: no Authorization header. */
+  authorization?: string | null;
+}
+
+async function open() {
+  await using up = new AsyncDisposableStack();
+  const dir = up.use(await tmpDir());
+  const functions = new FakeFunctions();
+  const secrets = new SecretStore(dir.path);
+  const listener = await openApi({
+    functions: functions as unknown as Functions,
+    secrets,
+    credentials: { user: "admin", password: "pass:word" },
+    defaultNamespace: "fn",
+    namespaces: () => ["fn", "team"],
+    version: "1.2.3",
+    log: openLog("silent"),
+  });
+  const server = createServer(listener).listen(0, "127.0.0.1");
+  await once(server, "listening");
+  up.defer(async () => {
+    server.closeAllConnections();
+    await new Promise((resolve) => server.close(resolve));
+  });
+  const { port } = server.address() as AddressInfo;
+
+  /** A body that is no text and no bytes is sent as JSON; nothing adds a Content-Type. */
+  async function ask(method: string, path: string, { body, headers = {}, authorization = right }: Ask = {}) {
+    const bytes = body === undefined || typeof body === "string" || Buffer.isBuffer(body) ? body : JSON.stringify(body);
+    const req = request({ port, host: "127.0.0.1", method, path, agent: false });
+    if (authorization !== null) req.setHeader("Authorization", authorization);
+    for (const [name, value] of Object.entries(headers)) req.setHeader(name, value);
+    if (bytes !== undefined) req.setHeader("Content-Length", Buffer.byteLength(bytes));
+    req.on("error", () => {}); // an answer before the end of a body that is too big
+    req.end(bytes);
+    const [res] = await once(req, "response");
+    let text = "";
+    for await (const chunk of res) text += chunk;
+    return { status: res.statusCode as number, headers: res.headers as Record<string, string>, text };
+  }
+
+  const stack = up.move();
+  return { ask, functions, secrets, [Symbol.asyncDispose]: () => stack.disposeAsync() };
+}
+
+const web = { service: "web", image: "web:1" };
+const id = { name: "web", namespace: "fn" };
+
+/** Every route behind the password, with a body that it takes and what it answers then. */
+const routes: { method: string; path: string; body?: unknown; status: number }[] = [
+  { method: "GET", path: "/system/functions", status: 200 },
+  { method: "POST", path: "/system/functions", body: web, status: 202 },
+  { method: "PUT", path: "/system/functions", body: web, status: 202 },
+  { method: "DELETE", path: "/system/functions", body: { functionName: "web" }, status: 202 },
+  { method: "GET", path: "/system/function/web", status: 200 },
+  { method: "POST", path: "/system/scale-function/web", body: { replicas: 2 }, status: 202 },
+  { method: "GET", path: "/system/secrets", status: 200 },
+  { method: "POST", path: "/system/secrets", body: { name: "new", value: "x" }, status: 202 },
+  { method: "PUT", path: "/system/secrets", body: { name: "key", value: "x" }, status: 202 },
+  { method: "DELETE", path: "/system/secrets", body: { name: "key" }, status: 202 },
+  { method: "GET", path: "/system/info", status: 200 },
+  { method: "GET", path: "/system/namespaces", status: 200 },
+];
+
+const refused: { says: string; authorization: string | null }[] = [
+  { says: "no credentials", authorization: null },
+  { says: "a wrong password", authorization: basic("admin", "wrong") },
+  { says: "an empty password", authorization: basic("admin", "") },
+  { says: "a wrong user", authorization: basic("root", "pass:word") },
+  { says: "the password as user", authorization: basic("pass:word", "admin") },
+  { says: "a token", authorization: "Bearer pass:word" },
+  { says: "nothing behind the scheme", authorization: "Basic " },
+  { says: "what is not base64", authorization: "Basic admin:pass:word" },
+  { says: "more than the credentials", authorization: `${right}, ${right}` },
+];
+
+suite("every route of the API", () => {
+  test("is in this table", async () => {
+    await using api = await open();
+    for (const path of new Set(routes.map((r) => r.path)))
+      for (const method of ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"]) {
+        const answer = await api.ask(method, path, { body: method === "GET" ? undefined : {} });
+        const isRoute = routes.some((r) => r.path === path && r.method === method);
+        assert.equal(answer.status !== 405, isRoute, `${method} ${path}: ${answer.status}`);
+      }
+  });
+
+  for (const { method, path, body, status } of routes) {
+    for (const { says, authorization } of refused)
+      test(`${method} ${path} with ${says} is answered 401, and nothing happens`, async () => {
+        await using api = await open();
+        await api.secrets.put("fn", "key", Buffer.from("old"));
+        const answer = await api.ask(method, path, { body, authorization });
+        assert.deepEqual([answer.status, answer.text], [401, "invalid credentials"]);
+        assert.equal(answer.headers["www-authenticate"], 'Basic realm="Restricted"');
+        assert.equal(answer.headers["content-type"], "text/plain; charset=utf-8");
+        assert.deepEqual(api.functions.calls, []);
+        assert.equal(String(await api.secrets.read("fn", "key")), "old");
+        assert.deepEqual(await api.secrets.list("fn"), ["key"]);
+      });
+
+    for (const scheme of ["Basic", "basic", "BASIC"])
+      test(`${method} ${path} with the right credentials, scheme ${scheme}, is answered ${status}`, async () => {
+        await using api = await open();
+        await api.secrets.put("fn", "key", Buffer.from("old"));
+        const answer = await api.ask(method, path, { body, authorization: basic("admin", "pass:word", scheme) });
+        assert.equal(answer.status, status, answer.text);
+        if (status === 202) assert.equal(answer.text, "");
+        else assert.match(answer.headers["content-type"]!, /^application\/json/);
+      });
+  }
+
+  test("asks for credentials before it reads a body", async () => {
+    await using api = await open();
+    const body = Buffer.alloc(8 * 1024 * 1024, " ");
+    assert.equal((await api.ask("POST", "/system/functions", { body, authorization: null })).status, 401);
+  });
+});
+
+suite("what is no route", () => {
+  for (const path of [
+    "/nowhere",
+    "/system",
+    "/system/",
+    "/system/functions/",
+    "/system/nothing",
+    "/healthz/",
+    "/SYSTEM/functions",
+  ])
+    for (const method of ["GET", "POST"])
+      test(`${method} ${path} is answered 404`, async () => {
+        await using api = await open();
+        const { status, headers, text } = await api.ask(method, path, { authorization: null });
+        assert.deepEqual([status, text], [404, "404 page not found\n"]);
+        assert.equal(headers["content-type"], "text/plain; charset=utf-8");
+        assert.equal(headers["x-content-type-options"], "nosniff");
+      });
+
+  for (const [method, path] of [
+    ["PATCH", "/system/functions"],
+    ["HEAD", "/system/functions"],
+    ["POST", "/system/function/web"],
+    ["GET", "/system/scale-function/web"],
+    ["DELETE", "/system/info"],
+  ] as const) {
+    test(`${method} ${path} is answered 405 with nothing else`, async () => {
+      await using api = await open();
+      const { status, headers, text } = await api.ask(method, path);
+      assert.deepEqual([status, text, headers.allow], [405, "", undefined]);
+    });
+    test(`${method} ${path} without credentials is answered 401 first`, async () => {
+      await using api = await open();
+      assert.equal((await api.ask(method, path, { authorization: null })).status, 401);
+    });
+  }
+});
+
+suite("health", () => {
+  for (const method of ["GET", "HEAD"])
+    test(`${method} /healthz is answered 200 with nothing, to everybody`, async () => {
+      await using api = await open();
+      const { status, text } = await api.ask(method, "/healthz", { authorization: null });
+      assert.deepEqual([status, text], [200, ""]);
+    });
+
+  test("POST /healthz is answered 405", async () => {
+    await using api = await open();
+    assert.equal((await api.ask("POST", "/healthz", { authorization: null })).status, 405);
+  });
+
+  test("GET / leads to the user interface", async () => {
+    await using api = await open();
+    const { status, headers } = await api.ask("GET", "/", { authorization: null });
+    assert.deepEqual([status, headers.location], [307, "/ui/"]);
+  });
+});
+
+suite("a body", () => {
+  const posts = routes.filter((r) => r.body !== undefined);
+  for (const { method, path, body, status } of posts) {
+    for (const type of [undefined, "application/json", "text/plain", "application/x-www-form-urlencoded", "nonsense"])
+      test(`${method} ${path} is read as JSON when its type is ${type}`, async () => {
+        await using api = await open();
+        await api.secrets.put("fn", "key", Buffer.from("old"));
+        const answer = await api.ask(method, path, {
+          body,
+          headers: type === undefined ? {} : { "Content-Type": type },
+        });
+        assert.equal(answer.status, status, answer.text);
+      });
+
+    for (const bad of ["", "{", "nonsense", "[]", "null", '"text"', "5"])
+      test(`${method} ${path} refuses ${JSON.stringify(bad)} with a sentence`, async () => {
+        await using api = await open();
+        const answer = await api.ask(method, path, { body: bad });
+        assert.equal(answer.status, 400);
+        assert.match(answer.text, /not the JSON that this route takes.+\n$/);
+        assert.deepEqual(api.functions.calls, []);
+      });
+
+    test(`${method} ${path} refuses more than 4 MiB, naming the limit`, async () => {
+      await using api = await open();
+      const answer = await api.ask(method, path, { body: JSON.stringify(body) + " ".repeat(4 * 1024 * 1024) });
+      assert.equal(answer.status, 413);
+      assert.match(answer.text, /larger than the 4194304 bytes/);
+    });
+  }
+});
+
+suite("functions", () => {
+  for (const [method, kind] of [
+    ["POST", "create"],
+    ["PUT", "update"],
+  ] as const) {
+    test(`${method} deploys what the body describes`, async () => {
+      await using api = await open();
+      await api.ask(method, "/system/functions", { body: { ...web, envVars: { A: "b=c" }, labels: {} } });
+      assert.deepEqual(api.functions.calls, [[kind, { ...id, image: "web:1", envVars: { A: "b=c" }, labels: {} }]]);
+    });
+
+    test(`${method} says when the rollout goes on after the answer`, async () => {
+      await using api = await open();
+      api.functions.answer = "continues";
+      const answer = await api.ask(method, "/system/functions", { body: web });
+      assert.deepEqual([answer.status, answer.headers["x-napd-rollout"]], [202, "continues"]);
+    });
+
+    test(`${method} refuses what no function can be, naming the field`, async () => {
+      await using api = await open();
+      const answer = await api.ask(method, "/system/functions", { body: { ...web, service: "Web" } });
+      assert.deepEqual([answer.status, /^service: .+\n$/.test(answer.text)], [400, true]);
+    });
+
+    const failures = [
+      new AppError("FUNCTION_NOT_FOUND", ["web.fn"]),
+      new AppError("FUNCTION_EXISTS", ["web.fn"]),
+      new AppError("SECRET_MISSING", ["key", "fn"]),
+      new AppError("NAMESPACE_NOT_FOUND", ["fn"]),
+      new AppError("IMAGE_REGISTRY_UNREACHABLE", ["web:1", "r.example", "refused"]),
+      new AppError("REPLICA_EXITED", ["web.1.0", 7, "oops"]),
+      new AppError("SHUTTING_DOWN", []),
+    ];
+    for (const error of failures)
+      test(`${method} that fails with ${error.code} is answered ${error.status} and its sentence`, async () => {
+        await using api = await open();
+        api.functions.answer = error;
+        const answer = await api.ask(method, "/system/functions", { body: web });
+        assert.deepEqual([answer.status, answer.text], [error.status, `${error.message}\n`]);
+        assert.equal(answer.headers["content-type"], "text/plain; charset=utf-8");
+        assert.equal(answer.headers["x-content-type-options"], "nosniff");
+      });
+
+    test(`${method} that fails with what nobody foresaw is answered 500`, async () => {
+      await using api = await open();
+      api.functions.answer = new TypeError("x is not a function");
+      const answer = await api.ask(method, "/system/functions", { body: web });
+      assert.deepEqual([answer.status, answer.text], [500, "internal error: x is not a function\n"]);
+    });
+  }
+
+  const places: { says: string; query: string; inBody?: string | null; namespace: string }[] = [
+    { says: "the default", query: "", namespace: "fn" },
+    { says: "the query's", query: "?namespace=team", namespace: "team" },
+    { says: "the body's", query: "", inBody: "team", namespace: "team" },
+    { says: "the body's, whatever the query says", query: "?namespace=fn", inBody: "team", namespace: "team" },
+    { says: "the query's when the body has an empty one", query: "?namespace=team", inBody: "", namespace: "team" },
+    { says: "the query's when the body has null", query: "?namespace=team", inBody: null, namespace: "team" },
+    { says: "the default when the query's is empty", query: "?namespace=", namespace: "fn" },
+    { says: "the last of the query's", query: "?namespace=fn&namespace=team", namespace: "team" },
+  ];
+  for (const { says, query, inBody, namespace } of places) {
+    const given = inBody === undefined ? {} : { namespace: inBody };
+    test(`a delete looks in the namespace that counts: ${says}`, async () => {
+      await using api = await open();
+      await api.ask("DELETE", `/system/functions${query}`, { body: { functionName: "web", ...given } });
+      assert.deepEqual(api.functions.calls, [["remove", { name: "web", namespace }]]);
+    });
+    test(`scaling looks in the namespace that counts: ${says}`, async () => {
+      await using api = await open();
+      await api.ask("POST", `/system/scale-function/web${query}`, {
+        body: { replicas: 3, serviceName: "other", ...given },
+      });
+      assert.deepEqual(api.functions.calls, [["scale", { name: "web", namespace }, 3]]);
+    });
+    test(`deleting a secret looks in the namespace that counts: ${says}`, async () => {
+      await using api = await open();
+      await api.secrets.put("fn", "key", Buffer.from("x"));
+      await api.secrets.put("team", "key", Buffer.from("x"));
+      assert.equal(
+        (await api.ask("DELETE", `/system/secrets${query}`, { body: { name: "key", ...given } })).status,
+        202,
+      );
+      assert.deepEqual(await api.secrets.list(namespace), []);
+      assert.deepEqual(await api.secrets.list(namespace === "fn" ? "team" : "fn"), ["key"]);
+    });
+  }
+
+  test("the path of a scaling may have the namespace in it", async () => {
+    await using api = await open();
+    await api.ask("POST", "/system/scale-function/web.team", { body: { replicas: 0 } });
+    assert.deepEqual(api.functions.calls, [["scale", { name: "web", namespace: "team" }, 0]]);
+  });
+
+  for (const replicas of [-1, 1.5, "2", null, true, 1e300])
+    test(`scaling to ${JSON.stringify(replicas)} is refused`, async () => {
+      await using api = await open();
+      const answer = await api.ask("POST", "/system/scale-function/web", { body: { replicas } });
+      assert.deepEqual([answer.status, /replicas/.test(answer.text)], [400, true]);
+      assert.deepEqual(api.functions.calls, []);
+    });
+
+  for (const [method, path, body] of [
+    ["DELETE", "/system/functions", { functionName: "ghost" }],
+    ["POST", "/system/scale-function/ghost", { replicas: 1 }],
+  ] as const)
+    test(`${method} ${path} of a function that does not exist is answered 404 with its name`, async () => {
+      await using api = await open();
+      const answer = await api.ask(method, path, { body });
+      assert.deepEqual([answer.status, /function ghost\.fn does not exist/.test(answer.text)], [404, true]);
+    });
+
+  test("the list is an array of one namespace", async () => {
+    await using api = await open();
+    assert.deepEqual(JSON.parse((await api.ask("GET", "/system/functions")).text), [status]);
+    assert.equal((await api.ask("GET", "/system/functions?namespace=team")).text, "[]");
+  });
+
+  test("the list of a namespace that does not exist is answered 400", async () => {
+    await using api = await open();
+    const { status, text } = await api.ask("GET", "/system/functions?namespace=ghost");
+    assert.deepEqual([status, /namespace ghost/.test(text)], [400, true]);
+  });
+
+  for (const path of ["web", "web.fn", "we%62", "web?usage=1", "web?namespace=fn", "web.team?namespace=fn"])
+    test(`GET /system/function/${path} tells of the function`, async () => {
+      await using api = await open();
+      assert.deepEqual(JSON.parse((await api.ask("GET", `/system/function/${path}`)).text), status);
+    });
+
+  for (const path of ["ghost", "web.team", "web?namespace=team", `${"x".repeat(200)}`])
+    test(`GET /system/function/${path.slice(0, 20)} is answered 404 with nothing`, async () => {
+      await using api = await open();
+      const answer = await api.ask("GET", `/system/function/${path}`);
+      assert.deepEqual([answer.status, answer.text], [404, ""]);
+    });
+});
+
+suite("secrets", () => {
+  const everyByte = Buffer.from(Array.from({ length: 256 }, (_, i) => i));
+  const values: { says: string; body: object; bytes: Buffer }[] = [
+    { says: "a text", body: { value: "word" }, bytes: Buffer.from("word") },
+    { says: "a text with its newline", body: { value: "word\n" }, bytes: Buffer.from("word\n") },
+    { says: "letters of any kind", body: { value: "größe 大" }, bytes: Buffer.from("größe 大") },
+    { says: "nothing", body: {}, bytes: Buffer.alloc(0) },
+    { says: "every byte there is", body: { rawValue: everyByte.toString("base64") }, bytes: everyByte },
+    {
+      says: "bytes, which win over the text",
+      body: { value: "trimmed", rawValue: everyByte.toString("base64") },
+      bytes: everyByte,
+    },
+    { says: "the text when there are no bytes", body: { value: "word", rawValue: "" }, bytes: Buffer.from("word") },
+  ];
+  for (const { says, body, bytes } of values)
+    test(`may be ${says}`, async () => {
+      await using api = await open();
+      assert.equal((await api.ask("POST", "/system/secrets", { body: { name: "key", ...body } })).status, 202);
+      assert.ok((await api.secrets.read("fn", "key"))!.equals(bytes));
+      await api.secrets.put("fn", "key", Buffer.from("old"));
+      assert.equal((await api.ask("PUT", "/system/secrets", { body: { name: "key", ...body } })).status, 202);
+      assert.ok((await api.secrets.read("fn", "key"))!.equals(bytes));
+    });
+
+  test("are listed by name and never by value", async () => {
+    await using api = await open();
+    await api.secrets.put("team", "b", Buffer.from("hidden"));
+    await api.secrets.put("team", "a", Buffer.from("hidden"));
+    const { text } = await api.ask("GET", "/system/secrets?namespace=team");
+    assert.deepEqual(JSON.parse(text), [
+      { name: "a", namespace: "team" },
+      { name: "b", namespace: "team" },
+    ]);
+    assert.equal((await api.ask("GET", "/system/secrets")).text, "[]");
+  });
+
+  test("that exist are not overwritten by POST", async () => {
+    await using api = await open();
+    await api.secrets.put("fn", "key", Buffer.from("old"));
+    const answer = await api.ask("POST", "/system/secrets", { body: { name: "key", value: "new" } });
+    assert.deepEqual([answer.status, /key exists already in namespace fn/.test(answer.text)], [409, true]);
+    assert.equal(String(await api.secrets.read("fn", "key")), "old");
+  });
+
+  for (const method of ["PUT", "DELETE"])
+    test(`that do not exist are answered 404 by ${method}, and not made`, async () => {
+      await using api = await open();
+      const answer = await api.ask(method, "/system/secrets", { body: { name: "key", value: "new" } });
+      assert.deepEqual([answer.status, /key does not exist in namespace fn/.test(answer.text)], [404, true]);
+      assert.deepEqual(await api.secrets.list("fn"), []);
+    });
+
+  for (const method of ["POST", "PUT", "DELETE"]) {
+    for (const name of ["", "../key", "a/b", "..", "/etc/passwd", "a\0b", " key", "x".repeat(254)])
+      test(`cannot be called ${JSON.stringify(name.slice(0, 20))} by ${method}`, async () => {
+        await using api = await open();
+        const answer = await api.ask(method, "/system/secrets", { body: { name, value: "x" } });
+        assert.equal(answer.status, 400, answer.text);
+      });
+    test(`cannot be in a namespace that does not exist, by ${method}`, async () => {
+      await using api = await open();
+      for (const namespace of ["ghost", "..", "../fn"]) {
+        const answer = await api.ask(method, "/system/secrets", { body: { name: "key", namespace } });
+        assert.equal(answer.status, 400, answer.text);
+      }
+    });
+    test(`need a name that is a text, by ${method}`, async () => {
+      await using api = await open();
+      for (const body of [{}, { name: 5 }, { name: null }, { name: ["key"] }])
+        assert.equal((await api.ask(method, "/system/secrets", { body })).status, 400);
+    });
+  }
+});
+
+suite("what napd says of itself", () => {
+  test("is what clients look for: provider, orchestration, versions, architecture", async () => {
+    await using api = await open();
+    const info = JSON.parse((await api.ask("GET", "/system/info")).text);
+    assert.deepEqual([info.provider.provider, info.provider.orchestration], ["napd", "containerd"]);
+    for (const version of [info.provider.version, info.version]) {
+      assert.equal(version.release, "1.2.3");
+      assert.ok(typeof version.sha === "string" && version.sha !== "");
+    }
+    assert.ok(["amd64", "arm64"].includes(info.arch), info.arch);
+  });
+
+  test("is its namespaces too", async () => {
+    await using api = await open();
+    assert.deepEqual(JSON.parse((await api.ask("GET", "/system/namespaces")).text), ["fn", "team"]);
+  });
+});

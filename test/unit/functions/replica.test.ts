@@ -1,0 +1,147 @@
+import assert from "node:assert/strict";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { suite, test } from "node:test";
+import { replicaId } from "../../../src/functions/backend.ts";
+import { Replica, type ReplicaState } from "../../../src/functions/replica.ts";
+
+const identity = { name: "web", namespace: "fn", generation: 7, number: 2 };
+const states: ReplicaState[] = ["starting", "ready", "frozen", "failed", "stopping"];
+
+/** A way from `starting` to each state. */
+const ways: Record<ReplicaState, ReplicaState[]> = {
+  starting: [],
+  ready: ["ready"],
+  frozen: ["ready", "frozen"],
+  failed: ["failed"],
+  stopping: ["failed", "stopping"],
+};
+
+function replicaIn(state: ReplicaState): Replica {
+  const replica = new Replica(identity);
+  for (const next of ways[state]) replica.move([replica.state], next);
+  assert.equal(replica.state, state);
+  return replica;
+}
+
+suite("the states of a replica", () => {
+  const legal = new Set([
+    "starting ready",
+    "starting failed",
+    "ready frozen",
+    "ready failed",
+    "ready stopping",
+    "frozen ready",
+    "frozen failed",
+    "frozen stopping",
+    "failed stopping",
+  ]);
+  for (const from of states)
+    for (const to of states)
+      if (legal.has(`${from} ${to}`))
+        test(`${from} → ${to} is a move`, () => {
+          const replica = replicaIn(from);
+          assert.equal(replica.move([from], to), true);
+          assert.equal(replica.state, to);
+        });
+      else
+        test(`${from} → ${to} is a bug, and says so`, () => {
+          const replica = replicaIn(from);
+          assert.throws(() => replica.move([from], to), new RegExp(`web\\.7\\.2: ${from} -> ${to}`));
+          assert.equal(replica.state, from);
+        });
+
+  test("a move that comes too late is told so and changes nothing", () => {
+    const replica = replicaIn("failed");
+    assert.equal(replica.move(["starting", "ready"], "ready"), false);
+    assert.equal(replica.state, "failed");
+  });
+
+  for (const state of states)
+    test(`one that is ${state} ${state === "ready" || state === "frozen" ? "serves" : "does not serve"}`, () =>
+      assert.equal(replicaIn(state).serves, state === "ready" || state === "frozen"));
+
+  test("its name tells function, generation and number", () => {
+    assert.equal(replicaId(identity), "web.7.2");
+    assert.equal(new Replica(identity).id, "web.7.2");
+  });
+});
+
+suite("waking up", () => {
+  test("one that is awake asks nobody", async () => {
+    await replicaIn("ready").ensureAwake(() => assert.fail("thawed what is awake"));
+  });
+
+  test("a thousand callers share one thaw, and find it ready", async () => {
+    const replica = replicaIn("frozen");
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const thawed: unknown[] = [];
+    const callers = Array.from({ length: 1000 }, () =>
+      replica.ensureAwake((r) => {
+        thawed.push(r);
+        return promise;
+      }),
+    );
+    resolve();
+    await Promise.all(callers);
+    assert.deepEqual(thawed, [identity]);
+    assert.equal(replica.state, "ready");
+  });
+
+  test("a thaw that fails fails for all who wait, and is tried anew by the next", async () => {
+    const replica = replicaIn("frozen");
+    const fail = async () => {
+      throw new Error("EBUSY");
+    };
+    const outcomes = await Promise.allSettled([replica.ensureAwake(fail), replica.ensureAwake(fail)]);
+    assert.deepEqual(
+      outcomes.map((o) => o.status),
+      ["rejected", "rejected"],
+    );
+    await replica.ensureAwake(async () => {});
+    assert.equal(replica.state, "ready");
+  });
+
+  test("one that is lost while it wakes up stays lost", async () => {
+    const replica = replicaIn("frozen");
+    await replica.ensureAwake(async () => void replica.move(["frozen"], "failed"));
+    assert.equal(replica.state, "failed");
+  });
+});
+
+suite("requests in flight", () => {
+  test("none is drained at once", async () => {
+    await new Replica(identity).drained();
+  });
+
+  test("the last one to end drains it", async () => {
+    const replica = replicaIn("ready");
+    replica.inFlight = 2;
+    let drained = false;
+    const waiting = replica.drained().then(() => {
+      drained = true;
+    });
+    replica.release();
+    await new Promise(setImmediate);
+    assert.equal(drained, false);
+    replica.release();
+    await waiting;
+    assert.equal(replica.inFlight, 0);
+  });
+
+  test("those that still run are cut when it disconnects, and there may be no connection yet", async () => {
+    const server = createServer(() => {}).listen(0, "127.0.0.1");
+    await new Promise((resolve) => server.once("listening", resolve));
+    const replica = replicaIn("ready");
+    await replica.disconnect();
+    replica.connect({ host: "127.0.0.1", port: (server.address() as AddressInfo).port });
+    const answer = replica.pool!.request({ path: "/", method: "GET" });
+    const arrived = new Promise((resolve) => server.once("request", resolve));
+    answer.catch(() => {});
+    await arrived;
+    await replica.disconnect();
+    await assert.rejects(answer);
+    server.closeAllConnections();
+    server.close();
+  });
+});

@@ -1,0 +1,150 @@
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { type IncomingMessage, request, type ServerResponse } from "node:http";
+import { suite, test } from "node:test";
+import { isAppError } from "../../../src/base/errors.ts";
+import { Entry, type Table } from "../../../src/functions/table.ts";
+import { openGateway } from "../../../src/gateway/server.ts";
+
+/** A gateway whose handlers say who was asked for what. */
+async function open(bridgeAddress = "10.0.0.1", table: Table = new Map()) {
+  const gateway = await openGateway({ host: "127.0.0.1", port: 0, bridgeAddress, defaultNamespace: "fn", table });
+  const asked: string[] = [];
+  const held: ServerResponse[] = [];
+  const handlers = {
+    invoke: (_: IncomingMessage, res: ServerResponse, address: string, target: string) => {
+      asked.push(`${address} ${target}`);
+      if (target === "/hold") held.push(res);
+      else res.end(`function ${address} ${target}`);
+    },
+    admin: (req: IncomingMessage, res: ServerResponse) => {
+      asked.push(`admin ${req.url}`);
+      res.end(`admin ${req.url}`);
+    },
+  };
+  return { gateway, handlers, asked, held, [Symbol.asyncDispose]: () => gateway[Symbol.asyncDispose]() };
+}
+
+function send(port: number, path: string, host = "napd.example") {
+  const req = request({ host: "127.0.0.1", port, path, headers: { Host: host }, agent: false });
+  req.on("error", () => {});
+  req.end();
+  return req;
+}
+
+async function get(port: number, path: string, host?: string): Promise<string> {
+  const [res] = await once(send(port, path, host), "response");
+  let text = "";
+  for await (const chunk of res) text += chunk;
+  return text;
+}
+
+async function until(condition: () => boolean): Promise<void> {
+  while (!condition()) await new Promise(setImmediate);
+}
+
+suite("the gateway", () => {
+  test("sends calls to functions and everything else to the API", async () => {
+    await using g = await open();
+    g.gateway.serve(g.handlers);
+    assert.equal(await get(g.gateway.port, "/function/web/a?b=c"), "function web /a?b=c");
+    assert.equal(await get(g.gateway.port, "/system/functions?b=c"), "admin /system/functions?b=c");
+    assert.equal(await get(g.gateway.port, "/functionx"), "admin /functionx");
+  });
+
+  const policy = {
+    minReplicas: 1,
+    maxReplicas: 1,
+    timeoutMs: 1,
+    timeoutSource: "",
+    readyPath: null,
+    pullPolicy: "Never",
+  } as const;
+  const table: Table = new Map([["web.fn", new Entry({ name: "web", namespace: "fn" }, policy, async () => {})]]);
+
+  test("sends calls by host to functions on the bridge", async () => {
+    await using g = await open("127.0.0.1", table);
+    g.gateway.serve(g.handlers);
+    assert.equal(await get(g.gateway.port, "/a", "web:8080"), "function web.fn /a");
+    assert.equal(await get(g.gateway.port, "/a", "gateway:8080"), "admin /a");
+  });
+
+  test("does not look at the host elsewhere: whoever names it so must not reach past the API", async () => {
+    await using g = await open("10.0.0.1", table);
+    g.gateway.serve(g.handlers);
+    assert.equal(await get(g.gateway.port, "/a", "web:8080"), "admin /a");
+  });
+
+  /** Long enough for a request to be taken up by a server in this process. */
+  const takenUp = () => new Promise((resolve) => setTimeout(resolve, 50));
+
+  test("lets requests wait that come before there is somebody to answer", async () => {
+    await using g = await open();
+    const early = get(g.gateway.port, "/function/web");
+    await takenUp();
+    g.gateway.serve(g.handlers);
+    assert.equal(await early, "function web /");
+  });
+
+  test("forgets who has left while it waited", async () => {
+    await using g = await open();
+    const leaves = send(g.gateway.port, "/function/left");
+    const stays = get(g.gateway.port, "/function/stays");
+    await new Promise((resolve) => leaves.once("finish", resolve));
+    leaves.destroy();
+    await new Promise((resolve) => leaves.once("close", resolve));
+    await takenUp();
+    g.gateway.serve(g.handlers);
+    assert.equal(await stays, "function stays /");
+    assert.ok(!g.asked.includes("left /"));
+  });
+
+  test("says who cannot listen where, and which setting it is", async () => {
+    await using g = await open();
+    const options = { host: "127.0.0.1", bridgeAddress: "10.0.0.1", defaultNamespace: "fn", table };
+    await assert.rejects(
+      openGateway({ ...options, port: g.gateway.port }),
+      (e) =>
+        isAppError(e, "LISTEN") &&
+        e.message.includes(`127.0.0.1:${g.gateway.port}`) &&
+        /in use.*gateway\.listen/.test(e.message),
+    );
+  });
+
+  test("takes a header block of nearly a mebibyte", async () => {
+    await using g = await open();
+    g.gateway.serve(g.handlers);
+    const headers = { Host: "x", "X-Long": "x".repeat(1_000_000) };
+    const req = request({ host: "127.0.0.1", port: g.gateway.port, path: "/function/web", headers, agent: false });
+    req.end();
+    const [res] = await once(req, "response");
+    res.resume();
+    assert.equal(res.statusCode, 200);
+  });
+
+  test("ends after the requests under way, and takes no new ones meanwhile", async () => {
+    await using g = await open();
+    g.gateway.serve(g.handlers);
+    const called = get(g.gateway.port, "/function/web/hold");
+    await until(() => g.held.length === 1);
+    let ended = false;
+    const draining = g.gateway.drain(60_000).then(() => {
+      ended = true;
+    });
+    await assert.rejects(get(g.gateway.port, "/function/web"), { code: "ECONNREFUSED" });
+    assert.equal(ended, false);
+    g.held[0]!.end("whole");
+    assert.equal(await called, "whole");
+    await draining;
+  });
+
+  test("cuts what takes longer than it was given, and may be ended twice", async () => {
+    await using g = await open();
+    g.gateway.serve(g.handlers);
+    const called = assert.rejects(get(g.gateway.port, "/function/web/hold"), { code: "ECONNRESET" });
+    await until(() => g.held.length === 1);
+    await g.gateway.drain(10);
+    await g.gateway.drain(10);
+    await called;
+  });
+});
