@@ -158,7 +158,7 @@ bench)
 check)
   tsc
   biome check .
-  exec node --test "test/*.test.ts" "test/unit/**/*.test.ts"
+  exec node --test --test-reporter=dot "test/*.test.ts" "test/unit/**/*.test.ts" "test/contract/*.test.ts"
   ;;
 node)
   shift

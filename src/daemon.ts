@@ -74,6 +74,7 @@ export async function startDaemon(config: Config, version: string, log: Logger):
   const admin = await openApi({ functions, secrets, credentials, defaultNamespace, namespaces, version, log });
   gateway.serve({ invoke, admin });
   up.defer(() => gateway.drain(drainMs));
+  up.defer(() => rollout.endDeploys());
 
   const stack = up.move();
   return { port: gateway.port, [Symbol.asyncDispose]: () => stack.disposeAsync() };

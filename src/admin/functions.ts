@@ -1,6 +1,5 @@
 import type { FastifyReply, FastifyRequest } from "fastify";
 import { z } from "zod";
-import { AppError, isAppError } from "../base/errors.ts";
 import { splitAddress } from "../base/names.ts";
 import { parseDeployment } from "../functions/spec.ts";
 import type { AddResource, ApiOptions } from "./api.ts";
@@ -45,11 +44,7 @@ export function functionRoutes(add: AddResource, { functions, defaultNamespace }
     POST: async (request, reply) => {
       const { replicas, namespace } = parseBody(scaling, request.body);
       const id = target(request, namespace);
-      try {
-        await functions.scale(id, replicas);
-      } catch (e) {
-        throw isAppError(e, "NAMESPACE_NOT_FOUND") ? new AppError("FUNCTION_NOT_FOUND", [id.name]) : e;
-      }
+      await functions.scale(id, replicas);
       return reply.code(202).send();
     },
   });

@@ -40,6 +40,8 @@ export class Managed {
   /** Why a replica was lost last; null while all is well. */
   reason: string | null = null;
   deleted = false;
+  /** The generation that was complete last: it is known to work. */
+  proven: number | null = null;
   /** Deploys: wait until their version serves. */
   #deploys: (Waiter & { generation: number })[] = [];
   /** Calls: wait until anybody serves. */
@@ -71,11 +73,6 @@ export class Managed {
     this.failures = 0;
     this.retryAt = 0;
     this.reason = null;
-  }
-
-  /** Whether a replica of this generation serves. */
-  serves(generation: number): boolean {
-    return [...this.replicas.values()].some((r) => r.serves && r.identity.generation === generation);
   }
 
   deployed(generation: number): Promise<void> {

@@ -78,6 +78,11 @@ export class Rollout implements AsyncDisposable {
     );
   }
 
+  /** Tells those who wait for a deploy that napd stops: what was stored goes on with the next start. */
+  endDeploys(): void {
+    for (const m of this.#functions.values()) m.endDeploys(() => true, new AppError("SHUTTING_DOWN", []));
+  }
+
   /** Stops deciding. Functions run on; see `removeAll`. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closing = true;
@@ -120,13 +125,13 @@ export class Rollout implements AsyncDisposable {
     return done;
   }
 
-  /** What goes on serving should a new version fail: what serves now, if anything does. */
+  /** What to go back to should a new version fail: what serves now or, if it just crashed, is known to work. */
   servingVersion(id: FunctionId): { version: Version; generation: number } | null {
     const m = this.#functions.get(keyOf(id));
     if (!m) return null;
-    if (m.row.previous) return m.row.previous;
-    const { version, generation, replicas } = m.row;
-    return m.serves(generation) || replicas === 0 ? { version, generation } : null;
+    const { version, generation, replicas, previous } = m.row;
+    if (previous) return previous;
+    return m.proven === generation || replicas === 0 ? { version, generation } : null;
   }
 
   /** Takes a function down for good; resolves when nothing of it is left. The row is gone already. */
@@ -327,7 +332,8 @@ export class Rollout implements AsyncDisposable {
     const now = this.#o.clock.monotonic();
     const isStable = [...m.replicas.values()].some((r) => r.readySince !== null && now - r.readySince > stableMs);
     if (isStable) m.failures = 0;
-    if (row.replicas === 0) m.forgive(); // nothing is wanted, so nothing has failed: the next call tries anew
+    if (row.replicas > 0) m.proven = row.generation;
+    else m.forgive(); // nothing is wanted, so nothing has failed: the next call tries anew
     m.endDeploys((g) => g === row.generation);
   }
 

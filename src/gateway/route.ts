@@ -34,13 +34,15 @@ function decode(text: string): string {
 
 /**
  * On the bridge a function is also called by its own name: `http://NAME[.NAMESPACE[.svc.cluster.local]]:8080/path`.
- * Null when the host is not a function's name, as for `gateway`.
+ * Null when the host is not a function's name. `gateway` is ours whatever is deployed: who asks it for the API sends
+ * the password along.
  */
 export function hostRoute(host: string, url: string, table: Table, defaultNamespace: string): FunctionRoute | null {
   const name = host
     .replace(/:\d+$/, "")
     .toLowerCase()
     .replace(/\.svc\.cluster\.local\.?$/, "");
+  if (name === "gateway" || name === "gateway.openfaas") return null;
   const key = name.includes(".") ? name : `${name}.${defaultNamespace}`;
   return table.has(key) ? { address: key, target: url } : null;
 }

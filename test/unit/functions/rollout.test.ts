@@ -253,6 +253,20 @@ suite("an update", () => {
     assert.equal(p.status("web")!.reason, undefined);
   });
 
+  test("that fails just after the serving version crashed goes back to that version all the same", async () => {
+    await using p = await openWithWeb();
+    p.backend.push("web:2", { broken: "no such file" });
+    const { opened, open } = gate();
+    p.backend.gate = opened;
+    await p.backend.crash(replica("web", 1), 139);
+    await until("its loss is known", () => p.routable("web").length === 0);
+    const updated = p.update({ service: "web", image: "web:2" });
+    await until("the update is stored", () => p.store.get(id("web"))!.generation === 2);
+    open();
+    await assert.rejects(updated);
+    assert.deepEqual(await p.call("web"), { status: 200, text: "web:1" });
+  });
+
   test("of several replicas switches only when all of the new ones are ready", async () => {
     await using p = await openWithWeb(min(3));
     const { opened, open } = gate();

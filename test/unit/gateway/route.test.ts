@@ -62,6 +62,7 @@ suite("a host", () => {
   for (const id of [
     { name: "web", namespace: "fn" },
     { name: "web", namespace: "team" },
+    { name: "gateway", namespace: "fn" }, // may be deployed, and does not get what is meant for ours
   ]) {
     const entry = new Entry(id, policy, async () => {});
     table.set(entry.key, entry);
