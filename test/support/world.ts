@@ -81,6 +81,7 @@ export async function openWorld(): Promise<World> {
     await last.stop(60_000);
     await containerd.killLeftShims();
     await removeCgroups(id);
+    await removeCgroups(settings["functions.namespace"]); // of what a test ran by ctr
   });
 
   async function healthy(): Promise<boolean> {
