@@ -15,9 +15,12 @@ interface Setting<T> {
   write(value: T): string;
 }
 
-function text(fallback: string, sentence: string): Setting<string> {
-  return { sentence, fallback, read: (t) => t, write: (v) => v };
+function word(fallback: string, sentence: string, form: RegExp, rule: string): Setting<string> {
+  const read = (t: string) => (form.test(t) ? t : fail(`must be ${rule}`));
+  return { sentence, fallback, read, write: (v) => v };
 }
+
+const plainWord = /^[A-Za-z0-9][A-Za-z0-9_-]*$/;
 
 function path(fallback: string, sentence: string): Setting<string> {
   const read = (t: string) => (t === "" || t.startsWith("/") ? t : fail("must be an absolute path"));
@@ -95,14 +98,24 @@ const settings = {
   },
   containerd: {
     socket: path("/run/containerd/containerd.sock", "containerd's socket."),
-    snapshotter: text("overlayfs", "containerd's snapshotter for images and containers."),
+    snapshotter: word(
+      "overlayfs",
+      "containerd's snapshotter for images and containers.",
+      plainWord,
+      "the name of a snapshotter",
+    ),
     runc_root: path(
       "",
       "Where runc keeps its state; empty for containerd's own choice. For a containerd that shares the machine with another.",
     ),
   },
   cgroup: {
-    parent: text("napd", "Name of the cgroup under which those of the functions are made."),
+    parent: word(
+      "napd",
+      "Name of the cgroup under which those of the functions are made.",
+      plainWord,
+      "letters, digits, hyphens and underscores",
+    ),
   },
   paths: {
     data: path("/var/lib/napd", "What must last: state.db, secrets, credentials."),
@@ -110,7 +123,12 @@ const settings = {
     logs: path("/var/log/napd", "Logs of the functions."),
   },
   network: {
-    bridge: text("napd0", "Name of the bridge; also of its firewall chains."),
+    bridge: word(
+      "napd0",
+      "Name of the bridge; also of its firewall chains.",
+      /^[A-Za-z][A-Za-z0-9_-]{0,14}$/,
+      "at most 15 letters, digits, hyphens and underscores, beginning with a letter",
+    ),
     subnet: subnet("10.63.0.0/16", "Addresses of the functions; the first one is the gateway's."),
     plugins: words(
       ["/usr/lib/cni", "/opt/cni/bin", "/usr/libexec/cni"],
@@ -140,8 +158,8 @@ const settings = {
   },
   functions: {
     namespace: {
-      ...text("openfaas-fn", "The default namespace of functions."),
-      read: (t: string) => (isName(t) ? t : fail(nameRule)),
+      ...word("openfaas-fn", "The default namespace of functions.", plainWord, nameRule),
+      read: (t: string) => (isName(t) ? t : fail(`must be ${nameRule}`)),
     },
     ready_timeout: duration(60_000, "How long a replica may take to get ready before it counts as failed."),
     deploy_wait: duration(50_000, "How long a deploy waits for readiness before it answers that the rollout goes on."),
