@@ -8,7 +8,9 @@ import { createServer } from "node:net";
 import { resolve } from "node:path";
 import { after, before, suite, test } from "node:test";
 import { promisify } from "node:util";
+import { unmountUnder } from "../../scripts/private-containerd.ts";
 import { freePort } from "../support/free-port.ts";
+import { processesNaming } from "../support/processes.ts";
 import { type TmpDir, tmpDir } from "../support/tmp.ts";
 import { eventually } from "../support/world.ts";
 
@@ -19,27 +21,33 @@ const bridge = "ntstart";
 interface Started {
   readonly out: () => string;
   readonly code: Promise<number | null>;
-  signal(name: NodeJS.Signals): void;
+  /** To all of its processes, unless it has ended. */
+  signal(name: NodeJS.Signals): unknown;
 }
 
 suite("npm start", () => {
   let tmp: TmpDir;
   let port: number;
+  const all: Started[] = [];
   before(async () => {
     tmp = await tmpDir();
     port = await freePort();
   });
-  after(() => tmp[Symbol.asyncDispose]());
+  after(async () => {
+    for (const started of all) started.signal("SIGINT"); // those that a failed test left: they clean up after themselves
+    await Promise.all(all.map((started) => started.code));
+    await tmp[Symbol.asyncDispose]();
+  });
 
   function start(...settings: string[]): Started {
-    const all = [
+    const given = [
       `gateway.listen=0.0.0.0:${port}`,
       `network.bridge=${bridge}`,
       "network.subnet=10.251.7.0/24",
       "cgroup.parent=ntstart",
       ...settings,
     ];
-    const args = all.flatMap((setting) => ["--set", setting]);
+    const args = given.flatMap((setting) => ["--set", setting]);
     const env = {
       ...process.env,
       NAPD_START_DATA: `${tmp.path}/data`,
@@ -56,11 +64,13 @@ suite("npm start", () => {
     let out = "";
     for (const stream of [child.stdout, child.stderr])
       stream.setEncoding("utf8").on("data", (text: string) => (out += text));
-    return {
+    const started: Started = {
       out: () => out,
       code: once(child, "close").then(([code]) => code as number | null),
-      signal: (name) => process.kill(-child.pid!, name),
+      signal: (name) => child.exitCode === null && process.kill(-child.pid!, name),
     };
+    all.push(started);
+    return started;
   }
 
   /** Runs the two curl lines that were printed, just as they stand there. */
@@ -97,13 +107,7 @@ suite("npm start", () => {
       (await readdir("/sys/fs/cgroup")).filter((tree) => existsSync(`/sys/fs/cgroup/${tree}/ntstart`)),
       [],
     );
-    assert.equal(
-      await run("pgrep", ["-f", tmp.path]).then(
-        (r) => r.stdout,
-        () => "",
-      ),
-      "",
-    );
+    assert.deepEqual(processesNaming(tmp.path), []);
   }
 
   test("sets everything up, prints lines that work, and Ctrl-C leaves only the data directory", async () => {
@@ -122,30 +126,13 @@ suite("npm start", () => {
   test("after a crash of everything and a /run that was wiped, it starts and serves again", async () => {
     const started = start();
     await runPrinted(started);
-    for (const line of (await run("pgrep", ["-f", tmp.path])).stdout.trim().split("\n")) kill(Number(line));
+    await killAll(async () => processesNaming(tmp.path).map(({ pid }) => pid));
     await started.code;
-    const containers = await eventually(
-      () =>
-        run("pgrep", ["-f", tmp.path]).then(
-          (r) => r.stdout.trim().split("\n"),
-          () => [],
-        ),
-      (pids) => {
-        for (const pid of pids) kill(Number(pid));
-        return pids.length === 0;
-      },
-    );
-    assert.deepEqual(containers, []);
-    await killGroup();
+    await killAll(inContainers); // whom no command line gives away
     for (const name of (await readdir("/run/netns")).filter((n) => n.startsWith(`${bridge}.`)))
       await run("ip", ["netns", "delete", name]);
     await run("ip", ["link", "delete", bridge]);
-    for (const mount of (
-      await run("sh", ["-c", `awk '{print $2}' /proc/self/mounts | grep '^${tmp.path}/r' | sort -r || true`])
-    ).stdout
-      .split("\n")
-      .filter(Boolean))
-      await run("umount", ["-l", mount]);
+    await unmountUnder(`${tmp.path}/r`);
     await rm(`${tmp.path}/r`, { recursive: true, force: true });
     const again = start();
     await runPrinted(again);
@@ -194,21 +181,22 @@ suite("npm start", () => {
       `napd: containerd does not answer on ${tmp.path}/none.sock; start it, or name its socket with setting containerd.socket\n`,
     );
   });
-
-  /** What a power cut ends: the processes in our containers, which no command line gives away. */
-  async function killGroup(): Promise<void> {
-    const file = "/sys/fs/cgroup/pids/ntstart/openfaas-fn";
-    const { stdout } = await run("sh", ["-c", `cat ${file}/*/cgroup.procs 2>/dev/null || true`]);
-    for (const pid of stdout.trim().split("\n")) kill(Number(pid));
-    await eventually(
-      () => run("sh", ["-c", `cat ${file}/*/cgroup.procs 2>/dev/null || true`]),
-      ({ stdout: left }) => left.trim() === "",
-    );
-  }
 });
 
+/** As a power cut does: until nobody is left. */
+async function killAll(who: () => Promise<number[]>): Promise<void> {
+  await eventually(who, (pids) => {
+    for (const pid of pids) kill(pid);
+    return pids.length === 0;
+  });
+}
+
+async function inContainers(): Promise<number[]> {
+  const { stdout } = await run("sh", ["-c", "cat /sys/fs/cgroup/pids/ntstart/*/*/cgroup.procs 2>/dev/null || true"]);
+  return stdout.split("\n").filter(Boolean).map(Number);
+}
+
 function kill(pid: number): void {
-  if (!Number.isInteger(pid) || pid <= 1 || pid === process.pid) return;
   try {
     process.kill(pid, "SIGKILL");
   } catch {

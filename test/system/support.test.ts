@@ -7,7 +7,8 @@ import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { suite, test } from "node:test";
 import { promisify } from "node:util";
 import { baseLayer, type ImageSpec, writeDockerArchive, writeOciArchive } from "../../scripts/oci-image.ts";
-import { commandLine, mountsUnder, openContainerd } from "../../scripts/private-containerd.ts";
+import { mountsUnder, openContainerd } from "../../scripts/private-containerd.ts";
+import { processesNaming } from "../support/processes.ts";
 import { openRegistry } from "../support/registry.ts";
 import { tmpDir } from "../support/tmp.ts";
 
@@ -22,15 +23,6 @@ const image: ImageSpec = {
 
 async function withBase(): Promise<ImageSpec> {
   return { ...image, layers: [await baseLayer(), ...image.layers] };
-}
-
-/** Processes of this machine whose command line has `text`. */
-function processesNaming(text: string): { pid: number; line: string }[] {
-  return readdirSync("/proc")
-    .map(Number)
-    .filter((pid) => Number.isInteger(pid) && pid !== process.pid)
-    .map((pid) => ({ pid, line: commandLine(pid).join(" ") }))
-    .filter(({ line }) => line.includes(text));
 }
 
 suite("private containerd", () => {
