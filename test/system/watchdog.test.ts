@@ -14,6 +14,7 @@ import { join } from "node:path";
 import { buffer, text } from "node:stream/consumers";
 import { before, suite, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import { childrenOf } from "../support/processes.ts";
 
 const root = join(import.meta.dirname, "../..");
 const binary = join(root, `dist/fwatchdog-linux-${process.arch}`);
@@ -662,7 +663,8 @@ for (const runtime of Object.keys(runtimes)) {
     test("a function that ignores SIGTERM is killed", async () => {
       await using w = await http({ ON_TERM: "ignore" });
       await w.call("/echo");
-      const pid = Number(execFileSync("pgrep", ["-P", String(w.process.pid), "-f", "upstream.cjs"]).toString());
+      const [pid = 0] = childrenOf(w.process.pid!);
+      assert.ok(pid > 0);
       w.process.kill("SIGTERM");
       assert.deepEqual(await w.exited, [0, null]);
       assert.match(w.out, /got-term/);
