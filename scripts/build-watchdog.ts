@@ -117,6 +117,8 @@ function compile(compiler: string, platform: Platform, runtime: string, outfile:
     // The file's name is stored in it: always the same one, in a folder of its own.
     const args = ["build", join(root, "src/watchdog/main.ts"), "--compile", "--minify", "--outfile", "fwatchdog"];
     args.push(`--target=bun-linux-${platform}`, `--compile-executable-path=${runtime}`);
+    // Else Bun reads them where the watchdog starts, and images of programs keep such files there.
+    args.push("--no-compile-autoload-dotenv", "--no-compile-autoload-bunfig");
     // Bytecode halves the start (18 to 9 ms for a program on node:net); it needs the CommonJS format.
     args.push("--bytecode", "--format=cjs", `--define=FWATCHDOG_VERSION=${JSON.stringify(version)}`);
     execFileSync(compiler, args, { cwd: work, stdio: ["ignore", "ignore", "inherit"] });

@@ -112,6 +112,23 @@ suite("functions from images without a watchdog", () => {
     assert.equal((await world.call("/function/fn", { method: "POST", body: "12345" })).text.trim(), "5");
   });
 
+  test("files of the image's program are none of the watchdog's settings", async () => {
+    const files = {
+      ".env": "port=9999\nLEAK=1\n",
+      "bunfig.toml": 'preload = ["./evil.js"]\n',
+      "evil.js": "process.exit(3)",
+      "package.json": "{",
+      "tsconfig.json": "{",
+    };
+    const app = Object.entries(files).map(([name, content]) => ({ path: `/app/${name}`, content }));
+    await imported("files", { layers: [images[0]!.layer, app], workingDir: "/app" });
+    await using _fn = await deployed("files", { envProcess: "cat /proc/self/environ" });
+    const { status, text } = await world.call("/function/fn");
+    assert.equal(status, 200);
+    assert.match(text, /fprocess=cat/);
+    assert.doesNotMatch(text, /LEAK|9999/);
+  });
+
   test("an image with a watchdog runs that one", async () => {
     const layers = [images[0]!.layer, await watchdogLayer()];
     await imported("own", { layers, cmd: ["/bin/sh", "-c", "exec fwatchdog"] });
