@@ -26,6 +26,7 @@ import {
 import { basename, join } from "node:path";
 import { bunRuntime, type Platform, platforms, runtimeId } from "./bun-runtimes.ts";
 import { type CLibrary, cLibrary } from "./c-library.ts";
+import { repairVersionDefinitions } from "./elf.ts";
 
 const root = join(import.meta.dirname, "..");
 const dist = join(root, "dist");
@@ -56,7 +57,13 @@ function products(all: boolean): Product[] {
 }
 
 function hashOfSources(): string {
-  const patterns = ["src/watchdog/**/*.ts", "src/base/*.ts", "scripts/build-watchdog.ts", "scripts/c-library.ts"];
+  const patterns = [
+    "src/watchdog/**/*.ts",
+    "src/base/*.ts",
+    "scripts/build-watchdog.ts",
+    "scripts/c-library.ts",
+    "scripts/elf.ts",
+  ];
   const hash = createHash("sha256").update(`${version}\n`);
   for (const file of globSync(patterns, { cwd: root }).sort())
     hash.update(`${file}\n`).update(readFileSync(join(root, file)));
@@ -93,6 +100,7 @@ function fill(folder: string, architecture: "x64" | "arm64", compiler: string, l
     // An rpath, not a runpath: it wins over an image's LD_LIBRARY_PATH, which leads to another C library.
     const paths = ["--set-interpreter", `${mountPoint}/${library.loader}`, "--force-rpath", "--set-rpath", mountPoint];
     patch(runtime, paths);
+    repairVersionDefinitions(runtime);
     compile(compiler, architecture, runtime, join(folder, "fwatchdog"));
   } finally {
     rmSync(runtime, { force: true });

@@ -104,12 +104,18 @@ find_missing() {
     need curl has curl
     need openssl has openssl
     need perl-base has perl
+    need qemu-user-static has qemu-aarch64-static
     need musl-tools has musl-gcc
     need gcc has cc
     need binutils has readelf
     ;;
   esac
-  case $1 in bench) need wrk has wrk ;; esac
+  case $1 in bench)
+    need wrk has wrk
+    need nginx-light has nginx
+    need libc6-dev test -e /usr/include/stdio.h
+    ;;
+  esac
 }
 
 install_missing() {
