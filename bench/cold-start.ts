@@ -13,28 +13,39 @@ const image = "docker.io/library/web:1";
 /**
  * From a request to its 200, with the image present and no container: a call of a function that is scaled to zero.
  * Beside it a plain `ctr run` of the same image, until it answers (with the host's network: nothing to set up) and
- * until ctr says that it has started. The three take turns, so that the machine's moods hit them alike.
+ * until ctr says that it has started; and the same image with our watchdog in it, which runs a process for the call.
+ * They take turns, so that the machine's moods hit them alike.
  */
 export async function coldStart(): Promise<Measurement[]> {
   await using world = await openWorld();
   await world.start({ "functions.grace": "50ms", "images.pull_policy": "Never" });
   await world.import(await webImage(`${world.dir}/web.tar`, image, "hello\n"));
   await world.api("POST", "/system/functions", { service: "web", image });
+  await world.api("POST", "/system/functions", { service: "injected", image, envProcess: "true" });
   const napd: number[] = [];
+  const injected: number[] = [];
   const answers: number[] = [];
   const started: number[] = [];
   for (let i = 0; i < rounds; i++) {
     await asleep(world);
     napd.push(await timed(() => ok(`${world.url}/function/web`)));
+    await asleep(world);
+    injected.push(await timed(() => ok(`${world.url}/function/injected`)));
     const plain = await ctrRun(world, i);
     answers.push(plain.answered);
     started.push(plain.started);
   }
-  return summary("cold start, request to first 200", { napd, "ctr run to first 200": answers, "ctr run -d": started });
+  return summary("cold start, request to first 200", {
+    napd,
+    "napd, our watchdog injected": injected,
+    "ctr run to first 200": answers,
+    "ctr run -d": started,
+  });
 }
 
 async function asleep(world: World): Promise<void> {
-  await world.api("POST", "/system/scale-function/web", { serviceName: "web", replicas: 0 });
+  for (const name of ["web", "injected"])
+    await world.api("POST", `/system/scale-function/${name}`, { serviceName: name, replicas: 0 });
   await eventually(
     () => world.ctr("containers", "list", "--quiet"),
     (list) => list.trim() === "",

@@ -4,8 +4,10 @@ import { parseArgs } from "node:util";
 import { coldStart } from "./cold-start.ts";
 import { deploy } from "./deploy.ts";
 import type { Bench, Measurement } from "./measure.ts";
+import { watchdog } from "./watchdog.ts";
+import { watchdogAbuse } from "./watchdog-abuse.ts";
 
-const benches: Record<string, Bench> = { "cold-start": coldStart, deploy };
+const benches: Record<string, Bench> = { "cold-start": coldStart, deploy, watchdog, "watchdog-abuse": watchdogAbuse };
 
 const { values, positionals } = parseArgs({
   args: process.argv.slice(2),

@@ -7,7 +7,7 @@
 import { execFile } from "node:child_process";
 import { createHash, type Hash } from "node:crypto";
 import { createReadStream, createWriteStream } from "node:fs";
-import { mkdtemp, realpath, rename, rm, stat } from "node:fs/promises";
+import { mkdir, mkdtemp, realpath, rename, rm, stat } from "node:fs/promises";
 import { basename, dirname, resolve } from "node:path";
 import { Readable, Transform } from "node:stream";
 import { pipeline } from "node:stream/promises";
@@ -53,40 +53,64 @@ export interface WrittenImage {
   readonly layers: readonly string[];
 }
 
-/** Writes an OCI image layout as a tar archive: what `ctr images import`, `skopeo oci-archive:` and napd read. */
-export async function writeOciArchive(file: string, image: ImageSpec): Promise<WrittenImage> {
+/**
+ * Writes an OCI image layout as a tar archive: what `ctr images import`, `skopeo oci-archive:` and napd read. The same
+ * image for further architectures makes it an index under the first one's reference; the digests are the first one's.
+ */
+export async function writeOciArchive(file: string, image: ImageSpec, ...others: ImageSpec[]): Promise<WrittenImage> {
   return writeArchive(file, async (dir) => {
-    const layers = await writeLayers(dir, image, image.compression ?? "none");
-    const config = blobOf("application/vnd.oci.image.config.v1+json", configOf(image, layers));
-    const manifest = blobOf("application/vnd.oci.image.manifest.v1+json", {
-      schemaVersion: 2,
-      mediaType: "application/vnd.oci.image.manifest.v1+json",
-      config: config.descriptor,
-      layers: layers.map((layer) => layer.descriptor),
-    });
-    const index = {
-      schemaVersion: 2,
-      mediaType: "application/vnd.oci.image.index.v1+json",
-      manifests: [
-        {
-          ...manifest.descriptor,
-          platform: { architecture: architectureOf(image), os: "linux" },
-          annotations: {
-            "io.containerd.image.name": image.ref,
-            "org.opencontainers.image.ref.name": image.ref.slice(image.ref.lastIndexOf(":") + 1),
-          },
-        },
-      ],
+    const images: OciImage[] = [];
+    for (const spec of [image, ...others]) images.push(await writeOciImage(`${dir}/${images.length}`, spec));
+    const [first] = images as [OciImage, ...OciImage[]];
+    const top = others.length === 0 ? first.manifest : blobOf(indexType, indexOf(images.map(withPlatform)));
+    const named = {
+      ...(others.length === 0 ? withPlatform(first) : top.descriptor),
+      annotations: {
+        "io.containerd.image.name": image.ref,
+        "org.opencontainers.image.ref.name": image.ref.slice(image.ref.lastIndexOf(":") + 1),
+      },
     };
+    const blobs = [...images.flatMap(({ layers, config, manifest }) => [...layers, config, manifest]), top];
     const entries: LayerEntry[] = [
       { path: "oci-layout", content: JSON.stringify({ imageLayoutVersion: "1.0.0" }) },
-      { path: "index.json", content: JSON.stringify(index) },
+      { path: "index.json", content: JSON.stringify(indexOf([named])) },
       { path: "blobs", dir: true },
       { path: "blobs/sha256", dir: true },
-      ...[...layers, config, manifest].map((blob) => ({ ...blob.source, path: blobPath(blob) })),
+      ...blobs.map((blob) => ({ ...blob.source, path: blobPath(blob) })),
     ];
-    return { entries: withoutTwins(entries), written: digests(manifest, config, layers) };
+    return { entries: withoutTwins(entries), written: digests(first.manifest, first.config, first.layers) };
   });
+}
+
+/** An image for one architecture. */
+interface OciImage {
+  readonly architecture: string;
+  readonly manifest: Blob;
+  readonly config: Blob;
+  readonly layers: readonly Layer[];
+}
+
+const indexType = "application/vnd.oci.image.index.v1+json";
+
+function indexOf(manifests: readonly Descriptor[]): object {
+  return { schemaVersion: 2, mediaType: indexType, manifests };
+}
+
+function withPlatform({ manifest, architecture }: OciImage): Descriptor {
+  return { ...manifest.descriptor, platform: { architecture, os: "linux" } };
+}
+
+async function writeOciImage(dir: string, image: ImageSpec): Promise<OciImage> {
+  await mkdir(dir);
+  const layers = await writeLayers(dir, image, image.compression ?? "none");
+  const config = blobOf("application/vnd.oci.image.config.v1+json", configOf(image, layers));
+  const manifest = blobOf("application/vnd.oci.image.manifest.v1+json", {
+    schemaVersion: 2,
+    mediaType: "application/vnd.oci.image.manifest.v1+json",
+    config: config.descriptor,
+    layers: layers.map((layer) => layer.descriptor),
+  });
+  return { architecture: architectureOf(image), manifest, config, layers };
 }
 
 /** Writes what `docker save` writes, without its OCI half: manifest.json with RepoTags, and uncompressed layers. */
@@ -115,6 +139,7 @@ interface Descriptor {
   readonly mediaType: string;
   readonly digest: string;
   readonly size: number;
+  readonly platform?: { readonly architecture: string; readonly os: string };
 }
 
 interface Blob {

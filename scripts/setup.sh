@@ -96,6 +96,7 @@ find_missing() {
   need mount has_mount
   need util-linux has setpriv
   need busybox-static has busybox
+  need patchelf has patchelf
   need ca-certificates test -s /etc/ssl/certs/ca-certificates.crt
   case $1 in test | bench)
     need docker-registry has docker-registry
@@ -103,9 +104,18 @@ find_missing() {
     need curl has curl
     need openssl has openssl
     need perl-base has perl
+    need qemu-user-static has qemu-aarch64-static
+    need musl-tools has musl-gcc
+    need gcc has cc
+    need binutils has readelf
     ;;
   esac
-  case $1 in bench) need wrk has wrk ;; esac
+  case $1 in bench)
+    need wrk has wrk
+    need nginx-light has nginx
+    need libc6-dev test -e /usr/include/stdio.h
+    ;;
+  esac
 }
 
 install_missing() {
@@ -133,7 +143,7 @@ prepare_machine() { # prepare_machine COMMAND ARGUMENTS…
   install_missing "$1"
   node scripts/preflight.ts
   built=$(node scripts/build-watchdog.ts) || die "the watchdog could not be built, see above"
-  case $built in *unchanged*) ;; *) say "$built" ;; esac
+  changed=$(printf '%s\n' "$built" | grep -v ', unchanged$') && say "$changed"
   give_back dist
 }
 

@@ -121,6 +121,10 @@ const settings = {
     data: path("/var/lib/napd", "What must last: state.db, secrets, credentials."),
     run: path("/run/napd", "What may vanish at a reboot: network results, copies of secrets for running functions."),
     logs: path("/var/log/napd", "Logs of the functions."),
+    watchdog: path(
+      "",
+      "Folder with the watchdog that goes into images without one; empty for the one that comes with napd.",
+    ),
   },
   network: {
     bridge: word(

@@ -37,6 +37,9 @@ export interface Daemon extends AsyncDisposable {
 /** Requests under way may go on for so long when napd stops, ms. */
 const drainMs = 30_000;
 
+/** What scripts/build-watchdog.ts makes, beside the sources. */
+const ownWatchdog = join(import.meta.dirname, `../dist/watchdog-linux-${process.arch}`);
+
 /** Starts everything; reading order is start order. What was opened is closed again when a later step fails. */
 export async function startDaemon(config: Config, version: string, log: Logger): Promise<Daemon> {
   const clock = systemClock;
@@ -129,6 +132,7 @@ export async function openHost(config: Config, needs: HostNeeds): Promise<{ back
     cgroupParent: config.cgroup.parent,
     runcRoot: config.containerd.runc_root,
     pidsLimit: config.functions.pids_limit,
+    watchdogDir: paths.watchdog || ownWatchdog,
   };
   const { readSecret } = needs;
   const freezer = openFreezer(clock);

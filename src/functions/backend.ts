@@ -27,7 +27,14 @@ export interface ReplicaSpec extends ReplicaIdentity {
   readonly memoryBytes?: number;
   readonly cpus?: number;
   readonly readOnlyRoot: boolean;
+  readonly watchdog: WatchdogChoice;
 }
+
+/**
+ * Whose watchdog answers on the function's port: ours, brought into the container (`inject`), or whatever the image
+ * runs (`image`). `auto`: ours where `env` says what to run per request and the image has no watchdog.
+ */
+export type WatchdogChoice = "auto" | "inject" | "image";
 
 /** Where a replica answers. */
 export interface Address {

@@ -1,7 +1,7 @@
 import { parseDuration } from "../base/durations.ts";
 import { AppError } from "../base/errors.ts";
 import { parseCpu, parseMemory } from "../base/quantities.ts";
-import type { PullPolicy, ReplicaSpec } from "./backend.ts";
+import type { PullPolicy, ReplicaSpec, WatchdogChoice } from "./backend.ts";
 import type { FunctionSpec } from "./spec.ts";
 
 /** What a function's labels, annotations and limits come to. */
@@ -15,6 +15,7 @@ export interface Policy {
   /** HTTP path that must answer 2xx or 3xx before a replica is ready; null: the port must be open. */
   readonly readyPath: string | null;
   readonly pullPolicy: PullPolicy;
+  readonly watchdog: WatchdogChoice;
 }
 
 export interface PolicyDefaults {
@@ -53,6 +54,7 @@ export function policyOf(spec: FunctionSpec, defaults: PolicyDefaults): Policy {
     timeoutSource: timeout === undefined ? "setting gateway.upstream_timeout" : "annotation napd.timeout",
     readyPath,
     pullPolicy: pullPolicy(annotations["napd.pull-policy"]) ?? defaults.pullPolicy,
+    watchdog: watchdog(annotations["napd.watchdog"]),
   };
 }
 
@@ -70,6 +72,12 @@ function pullPolicy(text: string | undefined): PullPolicy | undefined {
     "annotations",
     `napd.pull-policy "${text}" is not Always, IfNotPresent or Never`,
   ]);
+}
+
+function watchdog(text: string | undefined): WatchdogChoice {
+  if (text === undefined) return "auto";
+  if (text === "inject" || text === "image") return text;
+  throw new AppError("BAD_FUNCTION", ["annotations", `napd.watchdog "${text}" is not inject or image`]);
 }
 
 /** What a backend is told to start as this replica of a function. `image` is the prepared one. */
@@ -94,5 +102,6 @@ export function replicaSpec(spec: FunctionSpec, image: string, generation: numbe
     ...(memoryBytes !== undefined && { memoryBytes }),
     ...(cpus !== undefined && { cpus }),
     readOnlyRoot: spec.readOnlyRootFilesystem ?? false,
+    watchdog: watchdog(spec.annotations?.["napd.watchdog"]),
   };
 }

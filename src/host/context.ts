@@ -18,6 +18,8 @@ export interface HostSettings {
   /** runc's state directory; empty for containerd's choice. */
   readonly runcRoot: string;
   readonly pidsLimit: number;
+  /** The self-contained watchdog (scripts/build-watchdog.ts); need not exist as long as no image needs it. */
+  readonly watchdogDir: string;
 }
 
 /** What every step on this machine works with. */

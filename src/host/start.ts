@@ -1,4 +1,4 @@
-import { chown, mkdir, open, writeFile } from "node:fs/promises";
+import { access, chown, mkdir, open, writeFile } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { AppError, messageOf } from "../base/errors.ts";
 import { failpoint } from "../base/failpoints.ts";
@@ -9,6 +9,7 @@ import type { ResolvedImage } from "./image/images.ts";
 import * as netns from "./net/netns.ts";
 import { runtimeSpec } from "./oci/spec.ts";
 import { removeReplica } from "./remove.ts";
+import { injectedEnvironment, watchdogPath } from "./watchdog.ts";
 
 /** Every function listens here: contracts/api.md §3.1. */
 const functionPort = 8080;
@@ -75,6 +76,8 @@ async function makeTask(
   await using lease = await containerd.leases.open(namespace, "start", leaseMs);
   const image = await resolving;
   if (!image) throw new AppError("IMAGE_MISSING", [spec.image]);
+  const injected = injectedEnvironment({ choice: spec.watchdog, env: spec.env, image: image.config });
+  if (injected) await needWatchdog(host.settings.watchdogDir);
   const filesMade = Promise.all([openLogFile(names), copySecrets(host, spec, names, image)]);
   filesMade.catch(() => {}); // awaited below, unless the container fails first
   const options = { namespace, lease: lease.id, signal };
@@ -90,7 +93,10 @@ async function makeTask(
       },
       image: image.ref,
       runtime: { name: "io.containerd.runc.v2", ...runcOptions(host) },
-      spec: jsonAny("types.containerd.io/opencontainers/runtime-spec/1/Spec", ociSpec(host, spec, names, image)),
+      spec: jsonAny(
+        "types.containerd.io/opencontainers/runtime-spec/1/Spec",
+        ociSpec(host, spec, names, image, injected),
+      ),
       snapshotter: containerd.snapshots.snapshotter,
       snapshot_key: names.snapshot,
     },
@@ -118,12 +124,23 @@ function runcOptions(host: Host) {
     : { options: host.containerd.channel.encode("RuncOptions", "containerd.runc.v1.Options", { root: runcRoot }) };
 }
 
-function ociSpec(host: Host, spec: ReplicaSpec, names: Names, image: ResolvedImage) {
-  const { runDir, cgroupParent, pidsLimit } = host.settings;
+/** `injected`: the environment of our watchdog, when it is to be the program. */
+function ociSpec(
+  host: Host,
+  spec: ReplicaSpec,
+  names: Names,
+  image: ResolvedImage,
+  injected: Record<string, string> | undefined,
+) {
+  const { runDir, cgroupParent, pidsLimit, watchdogDir } = host.settings;
   return runtimeSpec({
     image: { ...image.config, user: image.identity },
     hostname: spec.name,
-    env: spec.env,
+    env: { ...injected, ...spec.env },
+    ...(injected && {
+      args: [`${watchdogPath}/fwatchdog`],
+      extraMounts: [{ source: watchdogDir, destination: watchdogPath }],
+    }),
     netns: netns.path(names.netns),
     cgroupsPath: `/${cgroupParent}/${names.namespace}/${names.container}`,
     limits: {
@@ -137,6 +154,15 @@ function ociSpec(host: Host, spec: ReplicaSpec, names: Names, image: ResolvedIma
       hosts: join(runDir, "hosts"),
       ...(spec.secrets.length > 0 && { secretsDir: names.secretsDir }),
     },
+  });
+}
+
+async function needWatchdog(dir: string): Promise<void> {
+  const program = join(dir, "fwatchdog");
+  await access(program).catch((cause) => {
+    const remedy =
+      'make it with "npm run build:watchdog", name its folder with setting paths.watchdog, or let the image answer by itself (annotation napd.watchdog: image)';
+    throw new AppError("HOST_LACKS", [`the watchdog for images without one (${program})`, remedy], { cause });
   });
 }
 

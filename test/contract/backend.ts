@@ -71,6 +71,7 @@ export function backendContract(name: string, open: () => Promise<Candidate>): v
         env: {},
         secrets: [],
         readOnlyRoot: false,
+        watchdog: "image",
         ...more,
       };
     }

@@ -132,7 +132,10 @@ export class FakeBackend implements Backend, AsyncDisposable {
 
   /** Leaves what a start leaves that was cut off in the middle. */
   async halfMake(replica: ReplicaIdentity): Promise<void> {
-    const half = new FakeReplica({ ...replica, image: "", env: {}, secrets: [], readOnlyRoot: false }, {});
+    const half = new FakeReplica(
+      { ...replica, image: "", env: {}, secrets: [], readOnlyRoot: false, watchdog: "auto" },
+      {},
+    );
     half.condition = "dead";
     this.#replicas.set(keyOfReplica(replica), half);
   }

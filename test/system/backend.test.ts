@@ -76,6 +76,7 @@ async function openCandidate(): Promise<Candidate> {
   up.defer(() => removeParentGroups(id));
   const settings = {
     runDir: paths.run,
+    watchdogDir: `${import.meta.dirname}/../../dist/watchdog-linux-${process.arch}`,
     logsDir: paths.logs,
     bridge: id,
     cgroupParent: id,

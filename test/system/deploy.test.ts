@@ -216,6 +216,7 @@ suite("deploying", () => {
       service: "inside",
       image: image("user"),
       envProcess: "cat",
+      annotations: { "napd.watchdog": "image" },
       envVars: { GREETING: "a=b" },
       secrets: ["key"],
       limits: { memory: "64Mi", cpu: "500m" },

@@ -223,6 +223,7 @@ suite("the printed configuration", () => {
       'paths.data=/srv/"quoted" it\'s',
       "paths.run=/run/a = b",
       "paths.logs=/var/log/back\\slash",
+      "paths.watchdog=/opt/w",
       "network.bridge=br_1",
       "network.subnet=10.0.0.248/29",
       "network.plugins=/a /b",

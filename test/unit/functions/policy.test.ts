@@ -16,6 +16,7 @@ suite("a function's policy", () => {
       timeoutSource: "setting gateway.upstream_timeout",
       readyPath: null,
       pullPolicy: "Always",
+      watchdog: "auto",
     });
   });
 
@@ -44,6 +45,8 @@ suite("a function's policy", () => {
     { name: "com.openfaas.ready.http.path", value: "/ready?x=1", expect: { readyPath: "/ready?x=1" } },
     { name: "napd.pull-policy", value: "Never", expect: { pullPolicy: "Never" } },
     { name: "napd.pull-policy", value: "IfNotPresent", expect: { pullPolicy: "IfNotPresent" } },
+    { name: "napd.watchdog", value: "inject", expect: { watchdog: "inject" } },
+    { name: "napd.watchdog", value: "image", expect: { watchdog: "image" } },
     { name: "topic", value: "x", expect: {} },
   ];
   for (const { name, value, expect } of annotations)
@@ -91,6 +94,7 @@ suite("a function's policy", () => {
       spec: { annotations: { "napd.pull-policy": "always" } },
       text: /Always, IfNotPresent or Never/,
     },
+    { says: "a watchdog that is none", spec: { annotations: { "napd.watchdog": "auto" } }, text: /inject or image/ },
   ];
   for (const { says, spec, text } of bad)
     test(`refuses ${says}, by name`, () =>
@@ -107,7 +111,7 @@ suite("what a replica is started with", () => {
   test("is its identity, the prepared image and nothing that nobody asked for", () => {
     assert.deepEqual(of({}), {
       ...{ name: "web", namespace: "fn", generation: 7, number: 2, image: "pin" },
-      ...{ env: own, secrets: [], readOnlyRoot: false },
+      ...{ env: own, secrets: [], readOnlyRoot: false, watchdog: "auto" },
     });
   });
 

@@ -470,7 +470,14 @@ suite("a gap in what the backend tells", () => {
   test("brings up replicas that belong to nobody: they are removed", async () => {
     await using p = await openWithWeb();
     for (const stranger of [replica("web", 77, 3), replica("unknown", 5)])
-      await p.backend.start({ ...stranger, image: [...p.backend.pins][0]!, env: {}, secrets: [], readOnlyRoot: false });
+      await p.backend.start({
+        ...stranger,
+        image: [...p.backend.pins][0]!,
+        env: {},
+        secrets: [],
+        readOnlyRoot: false,
+        watchdog: "auto",
+      });
     p.backend.gap();
     await until("only ours is left", async () => (await replicas(p.backend)).join() === "web.1.0 running");
     assert.equal((await p.call("web")).status, 200);
@@ -737,7 +744,7 @@ suite("a restart of napd", () => {
     await using p = await openWithWeb();
     const image = [...p.backend.pins][0]!;
     const start = (r: ReturnType<typeof replica>) =>
-      p.backend.start({ ...r, image, env: {}, secrets: [], readOnlyRoot: false });
+      p.backend.start({ ...r, image, env: {}, secrets: [], readOnlyRoot: false, watchdog: "auto" });
     await p.restart(async () => {
       await start(replica("web", 99));
       await start(replica("unknown", 5));

@@ -1,0 +1,22 @@
+/* naughty: reads its input and says how long it was; the path of the request makes it sleep, crash, fail or not read. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+int main(void) {
+  static char buffer[262144];
+  const char *path = getenv("Http_Path");
+  long long total = 0;
+  ssize_t n;
+  if (!path) path = "";
+  if (!strcmp(path, "/slow")) {
+    if (fork() == 0) pause(); /* a grandchild that keeps the output open */
+    pause();
+  }
+  if (!strcmp(path, "/crash")) abort();
+  if (!strcmp(path, "/half")) return 3;
+  while ((n = read(0, buffer, sizeof buffer)) > 0) total += n;
+  printf("%lld\n", total);
+  return 0;
+}
