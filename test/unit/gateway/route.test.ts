@@ -57,6 +57,7 @@ suite("a host", () => {
     timeoutSource: "",
     readyPath: null,
     pullPolicy: "Never",
+    watchdog: "auto",
   } as const;
   const table: Table = new Map();
   for (const id of [
