@@ -87,6 +87,7 @@ export class HttpMode implements Mode {
     if (found === null) return;
     this.pool.host = found;
     this.#ready = true;
+    log("Function is ready");
     for (const call of this.#waiting) call.begin();
     this.#waiting.clear();
   }

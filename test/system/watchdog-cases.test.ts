@@ -1,0 +1,66 @@
+/**
+ * The recorded behaviour of the OpenFaaS watchdogs (contracts/watchdog.md §6), asked of our binary: every case of
+ * test/cases/watchdog-cases.json must come out as recorded, as its `better` says, or as the table of deliberate
+ * differences says, which is printed in docs/watchdog.md.
+ */
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { join } from "node:path";
+import { before, suite, test } from "node:test";
+import { type Case, type CaseEvent, type Expectation, readCases } from "./watchdog/case.ts";
+import { differences } from "./watchdog/differences.ts";
+import { runCase } from "./watchdog/run.ts";
+
+const root = join(import.meta.dirname, "../..");
+const binary = join(root, `dist/fwatchdog-linux-${process.arch}`);
+const cases = readCases();
+const overrides = new Map(differences.flatMap((d) => Object.entries(d.cases)));
+
+before(() => {
+  execFileSync(process.execPath, [join(root, "scripts/build-watchdog.ts")]);
+});
+
+/** The recorded expectation with what is better, or ours, in its place. */
+function expectationOf(c: Case): { expect: Expectation; timeline: CaseEvent[] } {
+  const override = overrides.get(c.name);
+  if (override) return { expect: override.expect, timeline: override.timeline ?? c.timeline ?? [] };
+  if (!c.better) return { expect: c.expect, timeline: c.timeline ?? [] };
+  // What was measured of the wrong behaviour says nothing about the right one.
+  const { error: _e, minMs: _a, minTtfbMs: _b, stderrRegex: _c, ...recorded } = c.expect;
+  const changesBody = c.better.body !== undefined || c.better.bodyContains || c.better.status !== undefined;
+  if (changesBody) for (const key of ["body", "bodyRegex", "headers"] as const) delete recorded[key];
+  return { expect: { ...recorded, ...c.better }, timeline: c.timeline ?? [] };
+}
+
+function run(c: Case): Promise<void> {
+  const { expect, timeline } = expectationOf(c);
+  return runCase(c, expect, timeline, binary);
+}
+
+/** Upper bounds on times are for a machine that does nothing else. */
+function isTimed(c: Case): boolean {
+  const { expect, timeline } = expectationOf(c);
+  const all = [expect, ...timeline.map((event) => event.expect ?? {})];
+  return all.some((e) => e.maxMs !== undefined || e.maxTtfbMs !== undefined || e.maxExitMs !== undefined);
+}
+
+function isSlow(c: Case): boolean {
+  return c.timeline !== undefined || c.waitMs !== undefined || c.waitExitMs !== undefined || c.settleMs !== undefined;
+}
+
+const groups = Object.groupBy(cases, (c) => (isTimed(c) ? "timed" : isSlow(c) ? "waiting" : "quick"));
+const parallel = { quick: 4, waiting: 6, timed: 1 };
+
+for (const [group, concurrency] of Object.entries(parallel))
+  suite(`recorded watchdog cases: ${group}`, { concurrency, timeout: 120_000 }, () => {
+    for (const c of groups[group as keyof typeof parallel] ?? []) test(c.name, () => run(c));
+  });
+
+test("the table of differences names cases that exist, once", () => {
+  const names = differences.flatMap((d) => Object.keys(d.cases));
+  assert.deepEqual(
+    names.filter((name) => !cases.some((c) => c.name === name)),
+    [],
+  );
+  assert.equal(new Set(names).size, names.length);
+});
