@@ -9,7 +9,8 @@ const ofTheHop = new Set(["Connection", "Keep-Alive", "Transfer-Encoding", "Cont
 /** Compares an answer with what a case says about it. */
 export function checkAnswer(seen: Seen, expect: Expectation): void {
   assert.equal(seen.error, expect.error ?? "", "how the answer ended");
-  if (expect.status !== undefined) assert.equal(seen.status, expect.status, `status; body: ${seen.body.subarray(0, 200)}`);
+  if (expect.status !== undefined)
+    assert.equal(seen.status, expect.status, `status; body: ${seen.body.subarray(0, 200)}`);
   checkBody(seen.body, expect);
   checkHeaders(seen, expect.headers ?? {});
   if (expect.closed) assert.ok(seen.closed, "the connection is closed");

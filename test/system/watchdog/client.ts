@@ -19,11 +19,11 @@ export interface Seen {
 
 /** Milliseconds without an answer after which a request is given up. */
 const PATIENCE_MS = 15_000;
-/** How long a connection that was announced to close may stay open. */
+/** How long a connection that should close may stay open. */
 const CLOSE_MS = 1500;
 
 /** Sends one request on a connection of its own and reads its answer to the end. */
-export async function send(request: CaseRequest, port: number): Promise<Seen> {
+export async function send(request: CaseRequest, port: number, untilClosed = false): Promise<Seen> {
   const started = performance.now();
   const answer = new Answer(request, started);
   const socket = connect({ port: request.port ?? port, host: "127.0.0.1", allowHalfOpen: true });
@@ -36,7 +36,7 @@ export async function send(request: CaseRequest, port: number): Promise<Seen> {
   void write(socket, request, port, answer);
   await answer.complete.promise;
   clearTimeout(patience);
-  await answer.closedSoon();
+  if (untilClosed) await answer.closedSoon();
   socket.destroy();
   return answer.seen;
 }
@@ -119,7 +119,7 @@ class Answer {
   readonly #started: number;
   readonly #body: Buffer[] = [];
   readonly #end = Promise.withResolvers<void>();
-  #bytes = Buffer.alloc(0);
+  #bytes: Buffer = Buffer.alloc(0);
   #any = false;
   #done = false;
   /** Bytes of the body, or of the present chunk, that are still to come. */
@@ -164,10 +164,9 @@ class Answer {
     else this.#finish(this.#any ? "truncated-body" : "empty-reply");
   }
 
-  /** Waits for the end of a connection that said that it would end. */
+  /** Waits for the end of a connection that should end. */
   async closedSoon(): Promise<void> {
-    if (/close/i.test(this.seen.headers.get("Connection")?.join() ?? ""))
-      await Promise.race([this.#end.promise, sleep(CLOSE_MS, undefined, { ref: false })]);
+    await Promise.race([this.#end.promise, sleep(CLOSE_MS, undefined, { ref: false })]);
   }
 
   #step(): boolean {

@@ -14,15 +14,28 @@ suite("watchdog configuration", () => {
       [c.port, c.readTimeoutMs, c.writeTimeoutMs, c.execTimeoutMs, c.maxInflight, c.suppressLock, c.lockFile],
       [8080, 30_000, 30_000, 0, 0, false, "/tmp/.lock"],
     );
-    assert.deepEqual(c.classic, { combineOutput: true, cgiHeaders: true, contentType: "" });
+    assert.deepEqual(c.classic, {
+      combineOutput: true,
+      cgiHeaders: true,
+      contentType: "",
+      marshalRequest: false,
+      writeDebug: false,
+      debugHeaders: false,
+    });
     assert.deepEqual(c.warnings, []);
   });
 
   test("defaults of http mode", () => {
     const c = readConfig(http, "fwatchdog");
     assert.equal(c.execTimeoutMs, 30_000);
-    assert.deepEqual(c.http.upstream, { url: "http://127.0.0.1:3000", host: "127.0.0.1", port: 3000, basePath: "" });
-    assert.deepEqual([c.http.prefixLogs, c.http.bufferRequestBody], [true, false]);
+    assert.deepEqual(c.http.upstream, {
+      url: "http://127.0.0.1:3000",
+      secure: false,
+      host: "127.0.0.1",
+      port: 3000,
+      basePath: "",
+    });
+    assert.deepEqual([c.log.prefix, c.http.bufferRequestBody], [true, false]);
   });
 
   const rows: [string, Record<string, string>, (c: Config) => unknown, unknown][] = [
@@ -43,8 +56,8 @@ suite("watchdog configuration", () => {
     ["other text turns it off", { ...classic, cgi_headers: "1" }, (c) => c.classic.cgiHeaders, false],
     ["classic: only true is true", { ...classic, suppress_lock: "1" }, (c) => c.suppressLock, false],
     ["of: 1 is true as well", { ...http, suppress_lock: "1" }, (c) => c.suppressLock, true],
-    ["prefix_logs takes Go's booleans", { ...http, prefix_logs: "F" }, (c) => c.http.prefixLogs, false],
-    ["and stays on otherwise", { ...http, prefix_logs: "no" }, (c) => c.http.prefixLogs, true],
+    ["prefix_logs takes Go's booleans", { ...http, prefix_logs: "F" }, (c) => c.log.prefix, false],
+    ["and stays on otherwise", { ...http, prefix_logs: "no" }, (c) => c.log.prefix, true],
     ["the old name of buffering", { ...http, buffer_http: "true" }, (c) => c.http.bufferRequestBody, true],
     ["the lock moves with TMPDIR", { ...classic, TMPDIR: "/x" }, (c) => c.lockFile, "/x/.lock"],
     ["timeouts that do not fit are told", { ...http, write_timeout: "1s" }, (c) => c.warnings.length, 1],

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { suite, test } from "node:test";
 import { isAppError } from "../../../../src/base/errors.ts";
-import { defaultInterface, repairs } from "../../../../src/host/net/bridge.ts";
 import { contains, hostAddress, macOf, parseSubnet } from "../../../../src/base/subnet.ts";
+import { defaultInterface, repairs } from "../../../../src/host/net/bridge.ts";
 
 const settings = { name: "napd0", subnet: "10.62.0.0/16" };
 const good = {
