@@ -1,3 +1,4 @@
+import { readFileSync } from "node:fs";
 import { basename } from "node:path";
 import { parseDuration } from "../base/durations.ts";
 import { AppError } from "../base/errors.ts";
@@ -188,9 +189,18 @@ function authOf(env: Environment, mode: Mode): AuthConfig {
   const local = flag(env, "jwt_auth_local", mode);
   return {
     issuerUrl: env.jwt_auth_issuer || (local ? "http://127.0.0.1:8000" : "http://gateway.openfaas:8080"),
-    subject: `${env.OPENFAAS_NAMESPACE ?? ""}:${env.OPENFAAS_NAME}`,
+    subject: `${env.OPENFAAS_NAMESPACE ?? namespaceOfPod()}:${env.OPENFAAS_NAME}`,
     debug: flag(env, "jwt_auth_debug", mode),
   };
+}
+
+/** Kubernetes tells every pod its namespace. */
+function namespaceOfPod(): string {
+  try {
+    return readFileSync("/var/run/secrets/kubernetes.io/serviceaccount/namespace", "utf8").trim();
+  } catch {
+    return "";
+  }
 }
 
 function commandOf(env: Environment, mode: Mode): string {

@@ -4,6 +4,8 @@
  */
 interface Bun {
   spawn(options: BunSpawnOptions): BunProcess;
+  /** Collects garbage and gives the pages back. */
+  gc(synchronously: boolean): void;
   /** Reads a file descriptor without blocking a thread. It works on a duplicate: the caller still owns `fd`. */
   file(fd: number): { stream(): AsyncIterable<Uint8Array>; writer(): BunSink };
 }

@@ -5,10 +5,11 @@
  */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { before, suite, test } from "node:test";
 import { type Case, type CaseEvent, type Expectation, readCases } from "./watchdog/case.ts";
-import { differences, rewordings } from "./watchdog/differences.ts";
+import { differences, differencesTable, rewordings } from "./watchdog/differences.ts";
 import { runCase } from "./watchdog/run.ts";
 
 const root = join(import.meta.dirname, "../..");
@@ -66,6 +67,22 @@ for (const [group, concurrency] of Object.entries(parallel))
   suite(`recorded watchdog cases: ${group}`, { concurrency, timeout: 120_000 }, () => {
     for (const c of groups[group as keyof typeof parallel] ?? []) test(c.name, () => run(c));
   });
+
+test("docs/watchdog.md has the table of differences", () => {
+  // The formatter aligns the columns.
+  const page = readFileSync(join(root, "docs/watchdog.md"), "utf8").replace(/ +\|/g, " |").replace(/-{3,}/g, "---");
+  assert.ok(page.includes(differencesTable()), `the page needs this table:\n${differencesTable()}`);
+});
+
+test("docs/watchdog.md names every variable that the watchdog reads", () => {
+  const page = readFileSync(join(root, "docs/watchdog.md"), "utf8");
+  const source = readFileSync(join(root, "src/watchdog/config.ts"), "utf8");
+  const read = [...source.matchAll(/\benv\.(\w+)|\(env, "(\w+)"/g)].map(([, a, b]) => a ?? b!);
+  assert.deepEqual(
+    [...new Set(read)].filter((name) => !page.includes(`| \`${name}\``)),
+    [],
+  );
+});
 
 test("the table of differences names cases that exist, once", () => {
   const names = [...differences.flatMap((d) => Object.keys(d.cases)), ...Object.keys(rewordings)];

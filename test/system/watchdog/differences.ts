@@ -267,5 +267,5 @@ export const rewordings: Record<string, Override> = {
 /** The differences as rows of a Markdown table. */
 export function differencesTable(): string {
   const rows = differences.map(({ theirs, ours, why }) => `| ${theirs} | ${ours} | ${why} |\n`);
-  return `| The reference | napd | Why |\n|---|---|---|\n${rows.join("")}`;
+  return `| The reference | napd | Why |\n| --- | --- | --- |\n${rows.join("")}`;
 }
