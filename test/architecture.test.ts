@@ -61,14 +61,21 @@ interface Import {
 /** Imports and re-exports of files of ours, as our formatter leaves them: statements begin at the line's start. */
 function importsOf(file: string, source: string): Import[] {
   const statement = /^(?:import|export)\s+(type\s+)?(?:([^;"]*?)\s*from\s+)?"(\.[^"]+)"/gm;
-  return [...source.matchAll(statement)].map(([, type, clause = "", path]) => ({
-    target: relative(root, join(root, dirname(file), path!)),
+  const targetOf = (path: string): string => relative(root, join(root, dirname(file), path));
+  const atStart = [...source.matchAll(statement)].map(([, type, clause = "", path]) => ({
+    target: targetOf(path!),
     typesOnly: type !== undefined,
     values: clause
       .split(/[{},]/)
       .map((name) => name.trim())
       .filter((name) => name !== "" && !name.startsWith("type ")),
   }));
+  const later = [...source.matchAll(/\bimport\("(\.[^"]+)"\)/g)].map(([, path]) => ({
+    target: targetOf(path!),
+    typesOnly: false,
+    values: ["*"],
+  }));
+  return [...atStart, ...later];
 }
 
 function roomOf(file: string): string | undefined {

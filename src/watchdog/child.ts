@@ -1,7 +1,8 @@
 import { accessSync, closeSync, constants, statSync } from "node:fs";
+import type { Writable } from "node:stream";
 import { systemCode } from "../base/errors.ts";
 import { openFilled, openPipe, pipesAvailable } from "./pipes.ts";
-import { bun } from "./runtime.ts";
+import { type BunSink, bun } from "./runtime.ts";
 
 /** How a process ended: exactly one of both is set. */
 export interface Exit {
@@ -15,15 +16,24 @@ export type Sink = (chunk: Uint8Array) => Promise<void> | undefined;
 export interface ChildOptions {
   command: readonly string[];
   env: Record<string, string>;
-  /** What the child reads. `"open"`: a stream that never says anything and never ends. */
-  stdin: readonly Uint8Array[] | "open";
+  /** What the child reads. `"open"`: a stream that never says anything and never ends; `"stream"`: `Child.stdin`. */
+  stdin: readonly Uint8Array[] | "open" | "stream";
   stdout: Sink;
   /** `"stdout"`: both outputs share one stream, in the order in which they were written. */
   stderr: Sink | "stdout";
 }
 
+/** Standard input of a child, written while it runs. A child that does not want it is no error. */
+export interface Input {
+  /** A returned promise resolves when there is room again. */
+  write(piece: Uint8Array): Promise<void> | undefined;
+  end(): void;
+}
+
 export interface Child {
   pid: number;
+  /** Null unless the option `stdin` was `"stream"`. */
+  stdin: Input | null;
   /** Resolves when the process has ended; its outputs may still be held open by processes it left behind. */
   exited: Promise<Exit>;
   /** Resolves when it has ended and every output has been read to its end. */
@@ -34,6 +44,9 @@ export interface Child {
 export class StartError extends Error {
   override readonly name = "StartError";
 }
+
+/** Processes that the runtime waits for itself: nobody else may collect their exit codes. */
+export const ownChildren = new Set<number>();
 
 /** Starts a process at the head of its own process group. Throws StartError. */
 export function startChild(options: ChildOptions): Child {
@@ -127,7 +140,9 @@ function startOnPipes(file: string, { command, env, stdin, stdout, stderr }: Chi
   };
   let started = false;
   try {
-    const input = stdin === "open" ? neverEnding(ours) : openFilled(stdin);
+    const feed = typeof stdin === "string" ? openPipe() : null;
+    if (feed) ours.push(feed.write);
+    const input = feed ? feed.read : openFilled(stdin as readonly Uint8Array[]);
     theirs.push(input);
     const out = output();
     const err = stderr === "stdout" ? null : output();
@@ -137,23 +152,73 @@ function startOnPipes(file: string, { command, env, stdin, stdout, stderr }: Chi
       env,
       stdio: [input, out.write, (err ?? out).write],
       detached: true,
-      onExit: (_, code, signal) => exit.resolve(signal ? { code: null, signal } : { code, signal: null }),
+      onExit: (child, code, signal) => {
+        ownChildren.delete(child.pid);
+        exit.resolve(signal ? { code: null, signal } : { code, signal: null });
+      },
     });
+    ownChildren.add(process.pid);
     started = true;
     const reads = [readPipe(out.read, stdout)];
     if (err) reads.push(readPipe(err.read, stderr as Sink));
-    return { pid: process.pid, exited: exit.promise, closed: Promise.all(reads).then(() => exit.promise) };
+    // The writing end of "open" stays open as long as this process lives.
+    const toChild = feed && stdin === "stream" ? new PipeInput(feed.write) : null;
+    const closed = Promise.all(reads).then(() => exit.promise);
+    return { pid: process.pid, stdin: toChild, exited: exit.promise, closed };
   } finally {
     for (const fd of theirs) closeSync(fd);
     if (!started) for (const fd of ours) closeSync(fd);
   }
 }
 
-/** A pipe into which nobody writes. Its writing end stays open as long as this process lives. */
-function neverEnding(ours: number[]): number {
-  const pipe = openPipe();
-  ours.push(pipe.write);
-  return pipe.read;
+/** The writing end of a pipe, by Bun's sink: it does not block, and says when the pipe is full. */
+class PipeInput implements Input {
+  readonly #fd: number;
+  readonly #sink: BunSink;
+  #open = true;
+  #pending: Promise<void> | undefined;
+
+  constructor(fd: number) {
+    this.#fd = fd;
+    this.#sink = bun!.file(fd).writer();
+  }
+
+  write(piece: Uint8Array): Promise<void> | undefined {
+    if (!this.#open) return undefined;
+    try {
+      const wrote = this.#sink.write(piece);
+      const flushed = this.#sink.flush();
+      if (typeof wrote === "number" && typeof flushed === "number") return undefined;
+      this.#pending = this.#settled(Promise.all([wrote, flushed]));
+      return this.#pending;
+    } catch {
+      this.#close();
+      return undefined;
+    }
+  }
+
+  end(): void {
+    if (this.#open) void (this.#pending ?? Promise.resolve()).then(() => this.#close());
+  }
+
+  async #settled(writing: Promise<unknown>): Promise<void> {
+    try {
+      await writing;
+    } catch {
+      this.#close(); // EPIPE: the child does not want the rest
+    }
+  }
+
+  #close(): void {
+    if (!this.#open) return;
+    this.#open = false;
+    const close = (): void => closeSync(this.#fd);
+    try {
+      void Promise.resolve(this.#sink.end()).then(close, close);
+    } catch {
+      close();
+    }
+  }
 }
 
 async function readPipe(fd: number, sink: Sink): Promise<void> {
@@ -174,17 +239,30 @@ function startOnSockets(file: string, { command, env, stdin, stdout, stderr }: C
     const failed = Promise.withResolvers<Exit>();
     child.on("error", failed.reject);
     const failure = asStartError(file, failed.promise);
-    return { pid: 0, exited: failure, closed: failure };
+    return { pid: 0, stdin: null, exited: failure, closed: failure };
   }
   child.on("error", () => {});
   child.stdin.on("error", () => {}); // EPIPE: the child does not want its input
-  if (stdin !== "open") {
+  if (typeof stdin !== "string") {
     for (const chunk of stdin) child.stdin.write(chunk);
     child.stdin.end();
   }
   const exited = new Promise<Exit>((resolve) => child.on("exit", (code, signal) => resolve({ code, signal })));
   const reads = [readSocket(child.stdout, stdout), readSocket(child.stderr, stderr === "stdout" ? stdout : stderr)];
-  return { pid: child.pid, exited, closed: Promise.all(reads).then(() => exited) };
+  const input = stdin === "stream" ? streamInput(child.stdin) : null;
+  return { pid: child.pid, stdin: input, exited, closed: Promise.all(reads).then(() => exited) };
+}
+
+function streamInput(stream: Writable): Input {
+  const room = (): Promise<void> =>
+    new Promise((resolve) => {
+      stream.once("drain", resolve);
+      stream.once("close", resolve);
+    });
+  return {
+    write: (piece) => (stream.destroyed || stream.write(piece) ? undefined : room()),
+    end: () => stream.end(),
+  };
 }
 
 async function asStartError(file: string, failure: Promise<Exit>): Promise<Exit> {

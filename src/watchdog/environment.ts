@@ -2,22 +2,25 @@ import type { RequestHead } from "./http1/head.ts";
 import { CHUNKED } from "./http1/head.ts";
 
 /**
- * The environment of a process that serves one request in classic mode: the watchdog's own, then what the request
- * says, later entries over earlier ones (contracts/watchdog.md §2.1; its numbers are those below).
+ * The environment of a process that serves one request: the watchdog's own, then what the request says, later
+ * entries over earlier ones (contracts/watchdog.md §2.1; its numbers are those below). Lengths and host are told by
+ * the classic watchdog only; the of family has them as far as they are plain fields.
  */
-export function requestEnvironment(base: Record<string, string>, request: RequestHead): Record<string, string> {
+export function requestEnvironment(
+  base: Record<string, string>,
+  request: RequestHead,
+  family: "classic" | "of" = "classic",
+): Record<string, string> {
   const env = { ...base };
   const { target, bodyLength } = request;
   addFields(env, request); // 1
   env.Http_Method = request.method; // 2
-  const length = bodyLength === CHUNKED ? "-1" : String(bodyLength);
-  env.Http_ContentLength = length; // 3
-  env.Http_Content_Length = length;
+  if (family === "classic") env.Http_ContentLength = env.Http_Content_Length = String(bodyLength); // 3; CHUNKED is -1
   if (bodyLength === CHUNKED) env.Http_Transfer_Encoding = "chunked"; // 4
   const { path, query } = splitTarget(target);
   if (query !== "") env.Http_Query = utf8(query); // 5
   env.Http_Path = decodePath(path); // 6
-  if (request.host !== "") env.Http_Host = utf8(request.host); // 7
+  if (family === "classic" && request.host !== "") env.Http_Host = utf8(request.host); // 7
   return env;
 }
 

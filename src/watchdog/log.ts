@@ -1,3 +1,4 @@
+import { fieldValue, type RequestHead } from "./http1/head.ts";
 import { Output } from "./output.ts";
 import { isUtc } from "./zone.ts";
 
@@ -22,9 +23,46 @@ export function timestamp(nowMs: number): string {
   return text;
 }
 
-/** One line of the watchdog on standard error. */
-export function log(message: string): void {
-  stderr.writeLine(`${timestamp(Date.now())}${message}\n`);
+let json = false;
+
+/** Chooses between lines of text and one JSON object per line (`log_format`). */
+export function setLogFormat(format: "text" | "json"): void {
+  json = format === "json";
+}
+
+/** One line of the watchdog on standard error. `fields` are for JSON only; `message` says it all. */
+export function log(message: string, fields?: Record<string, string | number>): void {
+  if (json) stderr.writeLine(jsonLine({ source: "watchdog", msg: message, ...fields }));
+  else stderr.writeLine(`${timestamp(Date.now())}${message}\n`);
+}
+
+/** A line of the JSON log: the time, then `fields`. */
+export function jsonLine(fields: Record<string, unknown>): string {
+  return `${JSON.stringify({ time: new Date().toISOString(), ...fields })}\n`;
+}
+
+/** What an access line says about a call. */
+export interface Access {
+  request: RequestHead;
+  /** `200`, or `404 Not Found` where the reference has the phrase too. */
+  result: string;
+  /** -1 when it is not known. */
+  bytes: number;
+  seconds: number;
+  /** With the caller's X-Call-Id at the end (`log_callid`). */
+  callId: boolean;
+}
+
+/** The line about one call; none for the probes of a kubelet (contracts/watchdog.md §3.2). */
+export function logAccess({ request, result, bytes, seconds, callId }: Access): void {
+  const { method, target, fields } = request;
+  if (fieldValue(fields, "user-agent").startsWith("kube-probe")) return;
+  const id = callId ? fieldValue(fields, "x-call-id") || "none" : "";
+  let line = `${method} ${target} - ${result} - ContentLength: ${formatSize(bytes)} (${seconds.toFixed(4)}s)`;
+  if (id) line += ` [${id}]`;
+  if (!json) log(line);
+  else
+    log(line, { method, uri: target, status: Number.parseInt(result, 10), bytes, seconds, ...(id && { callId: id }) });
 }
 
 const units = ["B", "kB", "MB", "GB", "TB"];

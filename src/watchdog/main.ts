@@ -1,7 +1,7 @@
 import { messageOf } from "../base/errors.ts";
-import { readConfig } from "./config.ts";
+import { ConfigError, readConfig } from "./config.ts";
 import { lockExists } from "./health.ts";
-import { exit, Watchdog } from "./lifecycle.ts";
+import { exit, runWatchdog } from "./lifecycle.ts";
 import { log, stderr } from "./log.ts";
 import { version } from "./runtime.ts";
 
@@ -43,10 +43,10 @@ function serve(): void {
   const environment: Record<string, string> = {};
   for (const [name, value] of Object.entries(process.env)) if (value !== undefined) environment[name] = value;
   try {
-    void new Watchdog(readConfig(environment, process.argv0), environment).run();
+    void runWatchdog(readConfig(environment, process.argv0), environment);
   } catch (e) {
     log(`Error loading config: ${messageOf(e)}`);
-    exit(1);
+    exit(e instanceof ConfigError ? e.exitCode : 1);
   }
 }
 

@@ -1,26 +1,37 @@
-import { log, timestamp } from "./log.ts";
+import type { LogConfig } from "./config.ts";
+import { jsonLine, timestamp } from "./log.ts";
 import type { Output } from "./output.ts";
 
-/** A line is held back until it is complete, up to this many bytes; beyond, it is passed on piece by piece. */
+/** A line is held back until it is complete, up to log_buffer_size bytes; beyond, it is passed on in pieces. */
 const LINE_BUFFER = 64 * 1024;
 const NEWLINE = 10;
+
+/** Takes one output of the function. */
+export interface Relay {
+  /** A returned promise resolves when more may come. */
+  write(chunk: Uint8Array): Promise<void> | undefined;
+  /** The function closed this output. */
+  end(): void;
+}
 
 /**
  * Passes one output of the function on to ours, line by line, with the prefix `<timestamp> stdout: ` unless
  * `prefix_logs` is off. A line may have any length: memory stays bounded and nothing is lost or cut
  * (the reference stops reading for good at 64 KiB, and the function then blocks: contracts/watchdog.md §5, 2).
  */
-export class LineRelay {
+export class LineRelay implements Relay {
   readonly #out: Output;
   readonly #name: "stdout" | "stderr" | null;
+  readonly #lineBuffer: number;
   #partial: Uint8Array[] = [];
   #partialSize = 0;
   #inLongLine = false;
 
   /** `name` goes into the prefix; null for none. */
-  constructor(out: Output, name: "stdout" | "stderr" | null) {
+  constructor(out: Output, name: "stdout" | "stderr" | null, lineBuffer = LINE_BUFFER) {
     this.#out = out;
     this.#name = name;
+    this.#lineBuffer = lineBuffer;
   }
 
   /** Takes a piece of output; a returned promise resolves when more may come. */
@@ -52,7 +63,7 @@ export class LineRelay {
     if (this.#inLongLine) return this.#out.write(piece);
     this.#partial.push(piece);
     this.#partialSize += piece.length;
-    if (this.#partialSize < LINE_BUFFER && this.#partial.length < 4096) return undefined;
+    if (this.#partialSize < this.#lineBuffer && this.#partial.length < 4096) return undefined;
     this.#prefix();
     this.#inLongLine = true;
     this.#out.holdLines(true);
@@ -72,8 +83,50 @@ export class LineRelay {
   }
 }
 
-/** A relay for `name`, announced in the log as the reference does. */
-export function startRelay(out: Output, name: "stdout" | "stderr", prefixed: boolean): LineRelay {
-  log(`Started logging: ${name} from function.`);
-  return new LineRelay(out, prefixed ? name : null);
+/** One JSON object per line of the function, for `log_format=json`; a line beyond the buffer comes in several. */
+export class JsonRelay implements Relay {
+  readonly #out: Output;
+  readonly #name: "stdout" | "stderr";
+  readonly #lineBuffer: number;
+  #partial: Uint8Array[] = [];
+  #size = 0;
+
+  constructor(out: Output, name: "stdout" | "stderr", lineBuffer: number) {
+    this.#out = out;
+    this.#name = name;
+    this.#lineBuffer = lineBuffer;
+  }
+
+  write(chunk: Uint8Array): Promise<void> | undefined {
+    let room: Promise<void> | undefined;
+    let at = 0;
+    for (let end = chunk.indexOf(NEWLINE); end >= 0; end = chunk.indexOf(NEWLINE, at)) {
+      room = this.#emit(chunk.subarray(at, end), false) ?? room;
+      at = end + 1;
+    }
+    if (at === chunk.length) return room;
+    this.#partial.push(chunk.subarray(at));
+    this.#size += chunk.length - at;
+    return this.#size < this.#lineBuffer ? room : (this.#emit(new Uint8Array(0), true) ?? room);
+  }
+
+  end(): void {
+    if (this.#size > 0) void this.#emit(new Uint8Array(0), false);
+  }
+
+  #emit(tail: Uint8Array, partial: boolean): Promise<void> | undefined {
+    const line = Buffer.concat([...this.#partial, tail]).toString("utf8");
+    this.#partial = [];
+    this.#size = 0;
+    return this.#out.write(
+      jsonLine({ source: "function", stream: this.#name, msg: line, ...(partial && { partial }) }),
+    );
+  }
+}
+
+/** The relay for one output of the function that the configuration asks for (contracts/watchdog.md §3.4). */
+export function relayFor(out: Output, name: "stdout" | "stderr", config: LogConfig): Relay {
+  // Without the prefix lines pass as they are, in both formats: they may be JSON already.
+  if (config.format === "json" && config.prefix) return new JsonRelay(out, name, config.lineBuffer);
+  return new LineRelay(out, config.prefix ? name : null, config.lineBuffer);
 }

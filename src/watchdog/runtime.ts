@@ -4,8 +4,17 @@
  */
 interface Bun {
   spawn(options: BunSpawnOptions): BunProcess;
+  /** Collects garbage and gives the pages back. */
+  gc(synchronously: boolean): void;
   /** Reads a file descriptor without blocking a thread. It works on a duplicate: the caller still owns `fd`. */
-  file(fd: number): { stream(): AsyncIterable<Uint8Array> };
+  file(fd: number): { stream(): AsyncIterable<Uint8Array>; writer(): BunSink };
+}
+
+/** Writes without blocking; a promise says that the other side takes no more for now. */
+export interface BunSink {
+  write(piece: Uint8Array): number | Promise<number>;
+  flush(): number | Promise<number>;
+  end(): number | Promise<number>;
 }
 
 interface BunSpawnOptions {
@@ -22,7 +31,7 @@ interface BunProcess {
 }
 
 interface ForeignLibrary {
-  symbols: Record<string, (...args: (number | ArrayBufferView)[]) => number>;
+  symbols: Record<string, (...args: (number | ArrayBufferView | null)[]) => number>;
 }
 
 interface BunForeign {

@@ -1,9 +1,11 @@
-import { createServer, type Server as NetServer, type Socket } from "node:net";
-import { AppError, systemCode } from "../base/errors.ts";
+import type { Server as NetServer, Socket } from "node:net";
+import type { Authorizer } from "./auth.ts";
 import type { Config } from "./config.ts";
 import { splitTarget } from "./environment.ts";
 import type { Health } from "./health.ts";
 import { type Exchange, type Handler, ServerConnection } from "./http1/server-connection.ts";
+import { createListener, listenOnAll } from "./listen.ts";
+import { CallMetrics } from "./metrics.ts";
 import { BaseHandler, type Mode } from "./modes/mode.ts";
 
 /** Accepts connections, answers the reserved routes itself, limits and counts what goes to the function. */
@@ -13,6 +15,9 @@ export class Server {
   readonly #health: Health;
   readonly #connections = new Map<Socket, ServerConnection>();
   readonly #listener: NetServer;
+  readonly metrics = new CallMetrics();
+  /** Who may call the function; null: everybody. */
+  authorizer: Authorizer | null = null;
   #inflight = 0;
   #closing = false;
   #idle: PromiseWithResolvers<void> | null = null;
@@ -21,8 +26,7 @@ export class Server {
     this.#config = config;
     this.#mode = mode;
     this.#health = health;
-    // Half-open: a client may close its side after the request and still wait for the answer.
-    this.#listener = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => this.#accept(socket));
+    this.#listener = createListener((socket) => this.#accept(socket));
   }
 
   /** Function calls under way. */
@@ -30,17 +34,9 @@ export class Server {
     return this.#inflight;
   }
 
-  /** Listens on every interface, IPv6 and IPv4; resolves with the port. Throws AppError LISTEN. */
-  async listen(): Promise<number> {
-    const { port } = this.#config;
-    try {
-      await this.#bind("::", port);
-    } catch (e) {
-      if (!["EAFNOSUPPORT", "EADDRNOTAVAIL"].includes(systemCode(e) ?? "")) throw listenError(port, e);
-      await this.#bind("0.0.0.0", port).catch((second) => Promise.reject(listenError(port, second)));
-    }
-    const address = this.#listener.address();
-    return typeof address === "object" && address ? address.port : port;
+  /** Listens on every interface; resolves with the port. Throws AppError LISTEN. */
+  listen(): Promise<number> {
+    return listenOnAll(this.#listener, this.#config.port, "port");
   }
 
   /** From now on every answer announces the end of its connection. */
@@ -66,16 +62,6 @@ export class Server {
     for (const socket of this.#connections.keys()) socket.destroy();
   }
 
-  #bind(host: string, port: number): Promise<void> {
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
-    this.#listener.once("error", reject);
-    this.#listener.listen({ host, port, backlog: 1024 }, () => {
-      this.#listener.off("error", reject);
-      resolve();
-    });
-    return promise;
-  }
-
   #accept(socket: Socket): void {
     const connection = new ServerConnection(
       socket,
@@ -95,15 +81,29 @@ export class Server {
       // The classic watchdog has no such route: there it is the function's (contracts/watchdog.md §1.5).
       if (path === "/_/ready" && this.#config.mode !== "classic") return this.#answerReady(exchange);
     }
-    const { maxInflight } = this.#config;
-    if (maxInflight > 0 && this.#inflight >= maxInflight) return tooMany(exchange, maxInflight);
-    return this.#call(exchange);
+    return this.#count(exchange);
   }
 
-  #call(exchange: Exchange): Handler {
+  /** Calls count in the metrics, whoever answers them (contracts/watchdog.md §1.7). */
+  #count(exchange: Exchange): Handler {
+    const { method } = exchange.request;
+    const { maxInflight } = this.#config;
+    this.metrics.inflight++;
+    const counted = (): void => {
+      this.metrics.inflight--;
+      this.metrics.record(method, exchange.status, (performance.now() - exchange.startedAt) / 1000);
+    };
+    exchange.onOver = counted;
+    if (maxInflight > 0 && this.#inflight >= maxInflight) return tooMany(exchange, maxInflight);
+    if (this.authorizer && !this.authorizer.admit(exchange)) return new BaseHandler();
+    return this.#call(exchange, counted);
+  }
+
+  #call(exchange: Exchange, over: () => void): Handler {
     let handler: Handler | null = null;
     this.#inflight++;
     exchange.onOver = () => {
+      over();
       if (handler?.work) void handler.work.finally(() => this.#over());
       else this.#over();
     };
@@ -124,11 +124,22 @@ export class Server {
   }
 
   #answerReady(exchange: Exchange): Handler {
-    const { maxInflight } = this.#config;
-    if (exchange.request.method !== "GET") exchange.respond(405, "", "");
+    const { maxInflight, readyPath } = this.#config;
+    const { method, bodyLength } = exchange.request;
+    if (method !== "GET") exchange.respond(405, "", "");
     else if (!this.#health.ok || !this.#mode.ready()) exchange.respond(503, "", "");
-    else exchange.respond(maxInflight > 0 && this.#inflight >= maxInflight ? 429 : 200, "", "");
+    else if (maxInflight > 0 && this.#inflight >= maxInflight) exchange.respond(429, "", "");
+    else if (readyPath === "" || bodyLength !== 0) exchange.respond(200, "", "");
+    else return this.#askFunction(exchange, readyPath);
     return new BaseHandler();
+  }
+
+  /** `ready_path`: the function says whether it is ready, outside of limits and metrics (contracts/watchdog.md §1.5). */
+  #askFunction(exchange: Exchange, path: string): Handler {
+    // Nobody has to show a token here, so nothing of the caller's goes along where tokens are asked for (§5, 15).
+    const fields = this.authorizer ? ["Host", exchange.request.host] : exchange.request.fields;
+    exchange.request = { ...exchange.request, target: path, fields, upgrade: "" };
+    return this.#mode.serve(exchange);
   }
 }
 
@@ -136,8 +147,4 @@ function tooMany(exchange: Exchange, limit: number): Handler {
   const fields = "Content-Type: text/plain\r\nX-OpenFaaS-Internal: faas-middleware\r\n";
   exchange.respond(429, fields, `Concurrent request limit exceeded. Max concurrent requests: ${limit}\n`);
   return new BaseHandler();
-}
-
-function listenError(port: number, e: unknown): AppError {
-  return new AppError("LISTEN", [`port ${port}`, systemCode(e) ?? String(e), "port"], { cause: e });
 }

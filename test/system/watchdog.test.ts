@@ -80,7 +80,7 @@ class Running implements AsyncDisposable {
     this.folder = folder;
     this.process = spawn(program!, [...first, ...args], {
       cwd: folder,
-      env: { PATH: process.env.PATH ?? "", TMPDIR: folder, port: "0", ...env },
+      env: { PATH: process.env.PATH ?? "", TMPDIR: folder, port: "0", metrics_port: "0", ...env },
       stdio: ["ignore", "pipe", "pipe"],
     });
     this.process.stdout!.on("data", (d) => (this.out += d));
@@ -458,6 +458,7 @@ for (const runtime of Object.keys(runtimes)) {
         "Content-Length",
         "Date",
         "X-Duration-Seconds",
+        "Content-Type", // told by the bytes, because the function did not
         "Connection",
       ];
       assert.deepEqual(names, expected); // the last one is the answer to the client's own "Connection: close"
@@ -717,9 +718,9 @@ for (const runtime of Object.keys(runtimes)) {
     for (const [what, env, args, code, line] of [
       ["version", {}, ["--version"], 0, /Version: \S+\tSHA: /],
       ["unknown flag", {}, ["-nope"], 2, /flag provided but not defined: -nope/],
-      ["no fprocess", {}, [], 1, /provide a "fprocess"/],
-      ["unsupported mode", { fprocess: "cat", mode: "streaming" }, [], 1, /mode "streaming" is not supported/],
-      ["unknown mode", { fprocess: "cat", mode: "quick" }, [], 1, /mode "quick" is unknown/],
+      ["no fprocess", {}, [], 2, /provide a "fprocess"/],
+      ["retired mode", { fprocess: "cat", mode: "afterburn" }, [], 2, /mode "afterburn" is no longer supported/],
+      ["unknown mode", { fprocess: "cat", mode: "quick" }, [], 2, /mode "quick" is unknown/],
       ["no upstream", { fprocess: "cat", mode: "http" }, [], 1, /valid URL for "http_upstream_url"/],
       ["unwritable lock", { fprocess: "cat", TMPDIR: "/dev/null/x" }, [], 1, /cannot write lock-file/],
     ] as const)

@@ -55,6 +55,13 @@ export class HeadError extends Error {
   }
 }
 
+/** The first value of a field; empty when there is none. `name` is in lower case. */
+export function fieldValue(fields: Fields, name: string): string {
+  for (let i = 0; i < fields.length; i += 2)
+    if (fields[i]!.length === name.length && fields[i]!.toLowerCase() === name) return fields[i + 1]!;
+  return "";
+}
+
 const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/; // RFC 9110 §5.6.2
 const TARGET = /^[\x21-\x7e\x80-\xff]+$/;
 // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what it looks for

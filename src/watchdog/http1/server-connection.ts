@@ -39,7 +39,8 @@ export interface Handler {
 
 /** One request and its answer. */
 export interface Exchange {
-  readonly request: RequestHead;
+  /** What the handler is asked. Whoever routes may put another one in its place. */
+  request: RequestHead;
   /** `performance.now()` when the head had been read. */
   readonly startedAt: number;
   /** When its time for execution is over; set by the handler, fires `execTimeout`. */
@@ -67,6 +68,10 @@ export interface Exchange {
   /** Gives the socket away (after a 101), with the bytes that came early. */
   detach(): { socket: Socket; early: Buffer };
   readonly headSent: boolean;
+  /** The status of the answer; 0 until it has begun. */
+  readonly status: number;
+  /** False while the client takes no more; `drain` follows. */
+  readonly writable: boolean;
   /** Called once, when the exchange is over for whatever reason. */
   onOver: (() => void) | null;
   /** `127.0.0.1:8080->127.0.0.1:50000`: ours, theirs. */
@@ -116,6 +121,7 @@ export class ServerConnection implements Exchange {
   request!: RequestHead;
   startedAt = 0;
   headSent = false;
+  status = 0;
   onOver: (() => void) | null = null;
 
   /** `closing` tells whether the server is going away, so that answers announce the end of their connection. */
@@ -192,6 +198,7 @@ export class ServerConnection implements Exchange {
     this.request = request;
     this.startedAt = performance.now();
     this.headSent = false;
+    this.status = 0;
     this.#responding = true;
     this.#closeAfter = request.close;
     this.#decoder = decoderFor(request.bodyLength);
@@ -297,8 +304,13 @@ export class ServerConnection implements Exchange {
     this.#writer.flush();
   }
 
+  get writable(): boolean {
+    return this.#writer.writable;
+  }
+
   head(status: number, fields: string, length: number | null): void {
     this.headSent = true;
+    this.status = status;
     if (length === CHUNKED && this.request.minor === 0) length = UNTIL_CLOSE;
     this.#chunked = length === CHUNKED && this.request.method !== "HEAD";
     if (length === UNTIL_CLOSE || this.#closing()) this.#closeAfter = true;

@@ -1,4 +1,4 @@
-import { connect, type Socket } from "node:net";
+import { connect, isIP, type Socket } from "node:net";
 import { type BodyDecoder, BodyError, decoderFor } from "./body.ts";
 import { HeadError, MAX_HEAD, parseResponse, type ResponseHead, UNTIL_CLOSE } from "./head.ts";
 import { SocketWriter } from "./writer.ts";
@@ -22,16 +22,24 @@ const IDLE_MS = 500;
 /** Unused connections kept. Both numbers are the reference's (contracts/watchdog.md §3.4). */
 const MAX_IDLE = 100;
 
+/** Where an upstream is; with `secure` its certificate must be valid for `host`. */
+export interface UpstreamTarget {
+  host: string;
+  port: number;
+  secure: boolean;
+}
+
 /** Connections to one upstream that wait for work, the most recently used first. */
 export class UpstreamPool {
-  readonly #port: number;
+  readonly #target: UpstreamTarget;
   readonly #idle: UpstreamConnection[] = [];
   #sweep: NodeJS.Timeout | null = null;
   host: string;
 
-  constructor(host: string, port: number) {
+  /** `host`: the address that is connected to. */
+  constructor(host: string, target: UpstreamTarget) {
     this.host = host;
-    this.#port = port;
+    this.#target = target;
   }
 
   /** A connection that has served before, or null. */
@@ -45,7 +53,15 @@ export class UpstreamPool {
 
   /** A new one. It may be written to at once; a failure to connect is told to its call. */
   open(): UpstreamConnection {
-    return new UpstreamConnection(connect({ host: this.host, port: this.#port, noDelay: true }), this);
+    return new UpstreamConnection(this.#connect(), this);
+  }
+
+  #connect(): Socket {
+    const { host, port, secure } = this.#target;
+    if (!secure) return connect({ host: this.host, port, noDelay: true });
+    // By name, so that it is loaded by those only who need it.
+    const tls = process.getBuiltinModule("node:tls");
+    return tls.connect({ host: this.host, port, servername: isIP(host) ? "" : host, ALPNProtocols: ["http/1.1"] });
   }
 
   /** Takes back a connection whose exchange is complete. */

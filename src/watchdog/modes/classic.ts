@@ -1,165 +1,103 @@
-import { type Child, describeExit, type Exit, killGroup, type Sink, StartError, startChild } from "../child.ts";
-import type { Config } from "../config.ts";
-import { requestEnvironment } from "../environment.ts";
+import type { ChildOptions } from "../child.ts";
+import type { ClassicConfig } from "../config.ts";
+import { canonicalName, requestEnvironment, splitTarget } from "../environment.ts";
+import { fieldValue, type RequestHead } from "../http1/head.ts";
 import type { Exchange, Handler } from "../http1/server-connection.ts";
 import { sniffContentType } from "../http1/sniff.ts";
-import { log } from "../log.ts";
-import { BaseHandler, type Mode, secondsSince } from "./mode.ts";
+import { log, stdout } from "../log.ts";
+import { CollectingCall, ForkMode, type Verdict } from "./fork.ts";
+import { BaseHandler, secondsSince } from "./mode.ts";
 
 const verbs = new Set(["POST", "PUT", "PATCH", "DELETE", "GET"]);
 
 /** One process per request: body to its standard input, its output is the answer (contracts/watchdog.md §3.1). */
-export class ClassicMode implements Mode {
-  readonly #config: Config;
-  readonly #environment: Record<string, string>;
-  readonly #running = new Set<number>();
-
-  constructor(config: Config, environment: Record<string, string>) {
-    this.#config = config;
-    this.#environment = environment;
-  }
-
-  start(): Promise<string> {
-    return new Promise(() => {}); // nothing here can end before it is told to
-  }
-
-  ready(): boolean {
-    return true;
-  }
-
-  serve(exchange: Exchange): Handler {
-    if (!verbs.has(exchange.request.method)) {
-      exchange.respond(405, "", "");
-      return new BaseHandler();
-    }
-    return new ClassicCall(exchange, this.#config, this.#environment, this.#running);
-  }
-
-  /** Kills the processes whose callers were given up on. */
-  async stop(): Promise<void> {
-    for (const pid of this.#running) killGroup(pid, "SIGKILL");
+export class ClassicMode extends ForkMode {
+  override serve(exchange: Exchange): Handler {
+    if (verbs.has(exchange.request.method)) return new ClassicCall(exchange, this);
+    exchange.respond(405, "", "");
+    return new BaseHandler();
   }
 }
 
-/**
- * body ──complete──► process ──exit and end of output──► answer
- * A client that leaves does not stop its process: it may be doing something worth finishing.
- */
-class ClassicCall extends BaseHandler {
-  readonly #exchange: Exchange;
-  readonly #config: Config;
-  readonly #environment: Record<string, string>;
-  readonly #running: Set<number>;
-  #body: Buffer[] = [];
-  readonly #stdout: Uint8Array[] = [];
+class ClassicCall extends CollectingCall {
   readonly #stderr: Uint8Array[] = [];
-  #child: Child | null = null;
-  #answered = false;
-  #deadline: NodeJS.Timeout | null = null;
 
-  constructor(exchange: Exchange, config: Config, environment: Record<string, string>, running: Set<number>) {
-    super();
-    this.#exchange = exchange;
-    this.#config = config;
-    this.#environment = environment;
-    this.#running = running;
-    exchange.readBody();
-  }
-
-  override bodyData(piece: Buffer): void {
-    this.#body.push(piece);
+  get #options(): ClassicConfig {
+    return this.config.classic;
   }
 
   override bodyError(why: string): void {
     this.#answer(400, "", Buffer.from(`${why}\n`));
   }
 
-  override bodyEnd(): void {
-    this.work = this.#run();
-  }
-
-  override clientGone(): void {
-    this.#answered = true;
-  }
-
-  async #run(): Promise<void> {
+  protected override options(body: Buffer[]): Pick<ChildOptions, "env" | "stdin" | "stderr"> {
+    const { combineOutput, cgiHeaders, marshalRequest } = this.#options;
+    const { request } = this.exchange;
     log("Forking fprocess.");
-    let exit: Exit;
-    try {
-      this.#child = startChild(this.#childOptions());
-      this.#body = [];
-      this.#running.add(this.#child.pid);
-      this.#watchTime();
-      exit = await this.#child.closed;
-    } catch (e) {
-      if (!(e instanceof StartError)) throw e;
-      this.#fail(e.message);
-      return;
-    } finally {
-      if (this.#child) this.#running.delete(this.#child.pid);
-      if (this.#deadline) clearTimeout(this.#deadline);
-    }
-    if (!this.#config.classic.combineOutput && this.#stderr.length > 0)
-      log(`stderr: ${Buffer.concat(this.#stderr).toString()}`);
-    if (exit.code === 0) this.#succeed();
-    else this.#fail(describeExit(exit));
-  }
-
-  #childOptions(): Parameters<typeof startChild>[0] {
-    const { combineOutput, cgiHeaders } = this.#config.classic;
+    if (this.#options.debugHeaders) printFields("in", request.fields);
     return {
-      command: this.#config.command,
-      env: cgiHeaders ? requestEnvironment(this.#environment, this.#exchange.request) : this.#environment,
-      stdin: this.#body,
-      stdout: this.#collect(this.#stdout),
-      stderr: combineOutput ? "stdout" : this.#collect(this.#stderr),
+      env: cgiHeaders ? requestEnvironment(this.mode.environment, request) : this.mode.environment,
+      stdin: marshalRequest ? [marshalled(request, body)] : body,
+      stderr: combineOutput ? "stdout" : (chunk) => void this.#stderr.push(chunk),
     };
   }
 
-  #collect(into: Uint8Array[]): Sink {
-    return (chunk) => {
-      if (!this.#answered) into.push(chunk);
-      return undefined;
-    };
+  protected override finished(verdict: Verdict, output: Buffer): void {
+    if (!this.#options.combineOutput && this.#stderr.length > 0)
+      log(`stderr: ${Buffer.concat(this.#stderr).toString()}`);
+    if (this.#options.writeDebug) this.#writeDebug(verdict, output);
+    if (verdict === null) this.#succeed(output);
+    else this.#answer(500, "", Buffer.concat([Buffer.from(`${verdict}\n`), output]));
   }
 
-  /** The timer is the call's own, not the connection's: it must also ring when the client has left. */
-  #watchTime(): void {
-    const limit = this.#config.execTimeoutMs;
-    if (limit <= 0) return;
-    this.#deadline = setTimeout(() => {
-      log(`Killing process: ${this.#config.commandLine}`);
-      // The whole group: what the process started must not keep its output, and so this answer, open.
-      killGroup(this.#child!.pid, "SIGKILL");
-      this.#answer(408, "", Buffer.from("Killed process.\n"));
-    }, limit);
+  protected override timedOut(): void {
+    this.#answer(408, "", Buffer.from("Killed process.\n"));
   }
 
-  #succeed(): void {
-    if (this.#answered) return;
-    const body = Buffer.concat(this.#stdout);
-    const seconds = secondsSince(this.#exchange.startedAt);
-    log(`Wrote ${body.length} Bytes - Duration: ${seconds}s`);
-    const type = this.#config.classic.contentType || fieldOf(this.#exchange, "content-type");
-    this.#answer(200, `X-Duration-Seconds: ${seconds}\r\n`, body, type);
+  #writeDebug(verdict: Verdict, output: Buffer): void {
+    const { path, query } = splitTarget(this.exchange.request.target);
+    log(`Query  ${query}`);
+    log(`Path  ${path}`);
+    if (verdict === null) void stdout.write(output);
+    else {
+      log(`Success=false, Error=${verdict}`);
+      log(`Out=${output}`);
+    }
   }
 
-  #fail(why: string): void {
-    this.#answer(500, "", Buffer.concat([Buffer.from(`${why}\n`), ...this.#stdout]));
+  #succeed(output: Buffer): void {
+    if (this.answered) return;
+    const seconds = secondsSince(this.exchange.startedAt);
+    log(`${this.#options.writeDebug ? "" : `Wrote ${output.length} Bytes - `}Duration: ${seconds}s`);
+    const type = this.#options.contentType || fieldValue(this.exchange.request.fields, "content-type");
+    if (this.#options.debugHeaders)
+      printFields("out", ["X-Duration-Seconds", seconds, ...(type ? ["Content-Type", type] : [])]);
+    this.#answer(200, `X-Duration-Seconds: ${seconds}\r\n`, output, type);
   }
 
   #answer(status: number, fields: string, body: Buffer, type = ""): void {
-    if (this.#answered) return;
-    this.#answered = true;
-    this.#stdout.length = 0;
     const contentType = type || (body.length > 0 ? sniffContentType(body) : "");
-    this.#exchange.respond(status, contentType ? `Content-Type: ${contentType}\r\n${fields}` : fields, body);
+    this.respond(status, contentType ? `Content-Type: ${contentType}\r\n${fields}` : fields, body);
   }
 }
 
-/** The first value of a request field; empty when there is none. */
-function fieldOf(exchange: Exchange, name: string): string {
-  const { fields } = exchange.request;
-  for (let i = 0; i < fields.length; i += 2) if (fields[i]!.toLowerCase() === name) return fields[i + 1]!;
-  return "";
+/** `debug_headers`: one line per name on standard output. */
+function printFields(way: "in" | "out", fields: readonly string[]): void {
+  for (const [name, values] of byName(fields)) void stdout.write(`[${way}] ${name}=[${values.join(" ")}]\n`);
+}
+
+/** `marshal_request`: head and body as one JSON object, header names sorted. */
+function marshalled(request: RequestHead, body: Buffer[]): Buffer {
+  const names = [...byName(request.fields)].filter(([name]) => name !== "Host");
+  const header = Object.fromEntries(names.sort(([a], [b]) => (a < b ? -1 : 1)));
+  return Buffer.from(JSON.stringify({ header, body: { raw: Buffer.concat(body).toString("base64") } }));
+}
+
+function byName(fields: readonly string[]): Map<string, string[]> {
+  const map = new Map<string, string[]>();
+  for (let i = 0; i < fields.length; i += 2) {
+    const name = canonicalName(fields[i]!);
+    map.set(name, [...(map.get(name) ?? []), fields[i + 1]!]);
+  }
+  return map;
 }

@@ -3,15 +3,16 @@ import { messageOf } from "../../base/errors.ts";
 import { type Child, describeExit, type Exit, killGroup, startChild } from "../child.ts";
 import type { Config } from "../config.ts";
 import { originForm } from "../environment.ts";
-import { CHUNKED, type RequestHead, type ResponseHead } from "../http1/head.ts";
+import { CHUNKED, fieldValue, type RequestHead, type ResponseHead } from "../http1/head.ts";
 import { isHopByHop } from "../http1/hop.ts";
 import type { Exchange, Handler } from "../http1/server-connection.ts";
+import { sniffContentType } from "../http1/sniff.ts";
 import { reasonPhrase } from "../http1/status.ts";
 import { tunnel } from "../http1/tunnel.ts";
 import { type Call, type UpstreamConnection, UpstreamPool } from "../http1/upstream.ts";
-import { formatSize, log, stderr, stdout } from "../log.ts";
+import { log, logAccess, stderr, stdout } from "../log.ts";
 import { addressesOf, untilListening } from "../readiness.ts";
-import { startRelay } from "../relay.ts";
+import { relayFor } from "../relay.ts";
 import { BaseHandler, type Mode, secondsSince } from "./mode.ts";
 
 /** Milliseconds between SIGTERM and SIGKILL for a function that does not end by itself. */
@@ -31,14 +32,14 @@ export class HttpMode implements Mode {
   constructor(config: Config, environment: Record<string, string>) {
     this.#config = config;
     this.#environment = environment;
-    this.pool = new UpstreamPool(addressesOf(config.http.upstream.host)[0]!, config.http.upstream.port);
+    this.pool = new UpstreamPool(addressesOf(config.http.upstream.host)[0]!, config.http.upstream);
   }
 
   async start(): Promise<string> {
-    const { command, http } = this.#config;
+    const { command } = this.#config;
     log(`Forking: ${command[0]}, arguments: [${command.slice(1).join(" ")}]`);
-    const err = startRelay(stderr, "stderr", http.prefixLogs);
-    const out = startRelay(stdout, "stdout", http.prefixLogs);
+    const err = relayFor(stderr, "stderr", this.#config.log);
+    const out = relayFor(stdout, "stdout", this.#config.log);
     this.#child = startChild({
       command,
       env: this.#environment,
@@ -67,6 +68,10 @@ export class HttpMode implements Mode {
     return call;
   }
 
+  signal(name: NodeJS.Signals): void {
+    if (this.#child) killGroup(this.#child.pid, name);
+  }
+
   /** SIGTERM, and SIGKILL for the whole group when the function lingers. */
   async stop(): Promise<void> {
     this.#stopping = true;
@@ -87,6 +92,7 @@ export class HttpMode implements Mode {
     if (found === null) return;
     this.pool.host = found;
     this.#ready = true;
+    log("Function is ready");
     for (const call of this.#waiting) call.begin();
     this.#waiting.clear();
   }
@@ -115,6 +121,7 @@ class ProxyCall extends BaseHandler implements Call {
   readonly #limitMs: number;
   #upstream: UpstreamConnection | null = null;
   #buffered: Buffer[] | null = null;
+  #untyped: { head: ResponseHead; seconds: string } | null = null;
   #done = false;
 
   constructor(exchange: Exchange, config: Config, pool: UpstreamPool) {
@@ -211,11 +218,23 @@ class ProxyCall extends BaseHandler implements Call {
       this.failed(new Error("unasked change of protocol"));
       return;
     }
+    if (head.bodyLength !== 0 && !namesType(head)) this.#untyped = { head, seconds };
+    else this.#sendHead(head, seconds, "");
+    if (upgraded) this.#upgrade();
+  }
+
+  #sendHead(head: ResponseHead, seconds: string, more: string): void {
     // A length that the upstream gave travels among its fields; only chunking is ours to say.
     const length = head.bodyLength < 0 ? CHUNKED : null;
-    this.#exchange.head(head.status, responseFields(head, seconds, upgraded), length);
-    this.#access(`${head.status} ${head.reason || reasonPhrase(head.status)}`, head, seconds);
-    if (upgraded) this.#upgrade();
+    this.#exchange.head(head.status, responseFields(head, seconds) + more, length);
+    this.#access(head, Number(seconds));
+  }
+
+  /** Sends a head that waited for the first bytes of its body, by which its type is told (contracts/watchdog.md §2). */
+  #sendUntyped(first: Buffer | null): void {
+    const { head, seconds } = this.#untyped!;
+    this.#untyped = null;
+    this.#sendHead(head, seconds, first ? `Content-Type: ${sniffContentType(first)}\r\n` : "");
   }
 
   interim(head: ResponseHead): void {
@@ -224,15 +243,17 @@ class ProxyCall extends BaseHandler implements Call {
   }
 
   data(piece: Buffer): void {
+    if (this.#untyped) this.#sendUntyped(piece);
     this.#exchange.write(piece);
   }
 
   answerBatchEnd(): void {
     this.#exchange.flush();
-    if (!this.#exchange.write(Buffer.alloc(0))) this.#upstream?.pause();
+    if (!this.#exchange.writable) this.#upstream?.pause();
   }
 
   end(): void {
+    if (this.#untyped) this.#sendUntyped(null);
     this.#upstream = null;
     this.#done = true;
     this.#exchange.end();
@@ -249,8 +270,7 @@ class ProxyCall extends BaseHandler implements Call {
       this.#again();
       return;
     }
-    this.#log(`Upstream HTTP request error: ${this.#what}: ${messageOf(error)}`);
-    this.#fail(500);
+    this.refuse(messageOf(error));
   }
 
   /** A kept connection had been closed at the very moment of its use: not an error of the function. */
@@ -277,7 +297,7 @@ class ProxyCall extends BaseHandler implements Call {
   /** Answers that the function cannot be reached. */
   refuse(why: string): void {
     this.#log(`Upstream HTTP request error: ${this.#what}: ${why}`);
-    this.#fail(500);
+    this.#fail(wantsStream(this.#request) ? 502 : 500);
   }
 
   #fail(status: number): void {
@@ -309,19 +329,16 @@ class ProxyCall extends BaseHandler implements Call {
     log(message);
   }
 
-  #access(result: string, head: ResponseHead, seconds: string): void {
-    if (this.#isProbe()) return;
-    const size = formatSize(head.bodyLength < 0 ? -1 : contentLength(head));
-    const time = Number(seconds).toFixed(4);
-    log(`${this.#request.method} ${this.#request.target} - ${result} - ContentLength: ${size} (${time}s)`);
+  #access(head: ResponseHead, seconds: number): void {
+    const result = `${head.status} ${head.reason || reasonPhrase(head.status)}`;
+    const bytes = head.bodyLength < 0 ? -1 : contentLength(head);
+    logAccess({ request: this.#request, result, bytes, seconds, callId: this.#config.log.callId });
   }
+}
 
-  #isProbe(): boolean {
-    const { fields } = this.#request;
-    for (let i = 0; i < fields.length; i += 2)
-      if (fields[i]!.toLowerCase() === "user-agent") return fields[i + 1]!.startsWith("kube-probe");
-    return false;
-  }
+/** Calls that the reference serves by Go's ReverseProxy, whose answer for a dead upstream is 502 (§3.4, §5, 8). */
+function wantsStream({ fields, upgrade }: RequestHead): boolean {
+  return upgrade !== "" || /text\/event-stream|application\/x-ndjson/i.test(fieldValue(fields, "accept"));
 }
 
 /** exec_timeout, or a shorter X-Timeout of the caller; whole numbers and values of 0 or less count for nothing. */
@@ -339,7 +356,7 @@ export function effectiveLimit(request: RequestHead, execTimeoutMs: number): num
 function requestText(request: RequestHead, url: string, basePath: string, bodyLength: number): string {
   const path = originForm(request.target);
   let text = `${request.method} ${path === "*" ? path : basePath + path} HTTP/1.1\r\n`;
-  if (request.host === "") text += `Host: ${url.replace(/^http:\/\//i, "").replace(/\/.*/, "")}\r\n`;
+  if (request.host === "") text += `Host: ${url.replace(/^https?:\/\//i, "").replace(/\/.*/, "")}\r\n`;
   text += passedOn(request.fields, request.hopFields, request.bodyLength === CHUNKED ? "content-length" : "");
   if (bodyLength === CHUNKED) text += "Transfer-Encoding: chunked\r\n";
   else if (request.bodyLength === CHUNKED) text += `Content-Length: ${bodyLength}\r\n`;
@@ -347,11 +364,22 @@ function requestText(request: RequestHead, url: string, basePath: string, bodyLe
   return `${text}\r\n`;
 }
 
-function responseFields(head: ResponseHead, seconds: string, upgraded: boolean): string {
+/** Whether an answer says what its body is, or that this cannot be told from its bytes. */
+function namesType({ fields }: ResponseHead): boolean {
+  for (let i = 0; i < fields.length; i += 2) {
+    const { length } = fields[i]!;
+    if (length !== 12 && length !== 16) continue;
+    const name = fields[i]!.toLowerCase();
+    if (name === "content-type" || name === "content-encoding") return true;
+  }
+  return false;
+}
+
+function responseFields(head: ResponseHead, seconds: string): string {
   // 204 must not have a length, and a length beside chunks is void (RFC 9110 §8.6, RFC 9112 §6.2).
   const without = head.status === 204 || head.bodyLength === CHUNKED ? "content-length" : "";
   let text = passedOn(head.fields, head.hopFields, without, "x-duration-seconds");
-  if (upgraded) text += `Connection: Upgrade\r\nUpgrade: ${fieldOf(head, "upgrade")}\r\n`;
+  if (head.status === 101) text += `Connection: Upgrade\r\nUpgrade: ${fieldValue(head.fields, "upgrade")}\r\n`;
   return `${text}X-Duration-Seconds: ${seconds}\r\n`;
 }
 
@@ -366,11 +394,6 @@ function passedOn(fields: readonly string[], hop: readonly string[], ...without:
   return text;
 }
 
-function fieldOf(head: ResponseHead, name: string): string {
-  const at = head.fields.findIndex((field, i) => i % 2 === 0 && field.toLowerCase() === name);
-  return at < 0 ? "" : head.fields[at + 1]!;
-}
-
 function contentLength(head: ResponseHead): number {
-  return head.bodyLength || Number(fieldOf(head, "content-length") || 0);
+  return head.bodyLength || Number(fieldValue(head.fields, "content-length") || 0);
 }

@@ -8,6 +8,8 @@ export interface Mode {
   ready(): boolean;
   /** Makes the handler of one call. */
   serve(exchange: Exchange): Handler;
+  /** Passes a signal on to the function, if there is one that runs all the time. */
+  signal(name: NodeJS.Signals): void;
   /** Ends what still runs, after the last call. */
   stop(): Promise<void>;
 }

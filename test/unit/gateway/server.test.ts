@@ -59,6 +59,7 @@ suite("the gateway", () => {
     timeoutSource: "",
     readyPath: null,
     pullPolicy: "Never",
+    watchdog: "auto",
   } as const;
   const table: Table = new Map([["web.fn", new Entry({ name: "web", namespace: "fn" }, policy, async () => {})]]);
 

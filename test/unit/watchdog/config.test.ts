@@ -14,15 +14,28 @@ suite("watchdog configuration", () => {
       [c.port, c.readTimeoutMs, c.writeTimeoutMs, c.execTimeoutMs, c.maxInflight, c.suppressLock, c.lockFile],
       [8080, 30_000, 30_000, 0, 0, false, "/tmp/.lock"],
     );
-    assert.deepEqual(c.classic, { combineOutput: true, cgiHeaders: true, contentType: "" });
+    assert.deepEqual(c.classic, {
+      combineOutput: true,
+      cgiHeaders: true,
+      contentType: "",
+      marshalRequest: false,
+      writeDebug: false,
+      debugHeaders: false,
+    });
     assert.deepEqual(c.warnings, []);
   });
 
   test("defaults of http mode", () => {
     const c = readConfig(http, "fwatchdog");
     assert.equal(c.execTimeoutMs, 30_000);
-    assert.deepEqual(c.http.upstream, { url: "http://127.0.0.1:3000", host: "127.0.0.1", port: 3000, basePath: "" });
-    assert.deepEqual([c.http.prefixLogs, c.http.bufferRequestBody], [true, false]);
+    assert.deepEqual(c.http.upstream, {
+      url: "http://127.0.0.1:3000",
+      secure: false,
+      host: "127.0.0.1",
+      port: 3000,
+      basePath: "",
+    });
+    assert.deepEqual([c.log.prefix, c.http.bufferRequestBody], [true, false]);
   });
 
   const rows: [string, Record<string, string>, (c: Config) => unknown, unknown][] = [
@@ -43,9 +56,12 @@ suite("watchdog configuration", () => {
     ["other text turns it off", { ...classic, cgi_headers: "1" }, (c) => c.classic.cgiHeaders, false],
     ["classic: only true is true", { ...classic, suppress_lock: "1" }, (c) => c.suppressLock, false],
     ["of: 1 is true as well", { ...http, suppress_lock: "1" }, (c) => c.suppressLock, true],
-    ["prefix_logs takes Go's booleans", { ...http, prefix_logs: "F" }, (c) => c.http.prefixLogs, false],
-    ["and stays on otherwise", { ...http, prefix_logs: "no" }, (c) => c.http.prefixLogs, true],
+    ["prefix_logs takes Go's booleans", { ...http, prefix_logs: "F" }, (c) => c.log.prefix, false],
+    ["and stays on otherwise", { ...http, prefix_logs: "no" }, (c) => c.log.prefix, true],
     ["the old name of buffering", { ...http, buffer_http: "true" }, (c) => c.http.bufferRequestBody, true],
+    ["TLS has its own port", { ...http, upstream_url: "https://h" }, (c) => c.http.upstream.port, 443],
+    ["static needs no command", { mode: "static" }, (c) => c.staticPath, "/home/app/public"],
+    ["both names of the call id switch", { ...http, log_call_id: "T" }, (c) => c.log.callId, true],
     ["the lock moves with TMPDIR", { ...classic, TMPDIR: "/x" }, (c) => c.lockFile, "/x/.lock"],
     ["timeouts that do not fit are told", { ...http, write_timeout: "1s" }, (c) => c.warnings.length, 1],
   ];
@@ -57,10 +73,13 @@ suite("watchdog configuration", () => {
     ["an empty function_process", { ...http, function_process: "" }],
     ["no upstream", { fprocess: "x", mode: "http" }],
     ["an upstream without scheme", { ...http, upstream_url: "localhost:3000" }],
-    ["an upstream with TLS", { ...http, upstream_url: "https://127.0.0.1" }],
+    ["a buffer size that is none", { ...http, log_buffer_size: "abc" }],
+    ["a port that is none, in the of family", { ...http, port: "abc" }],
+    ["an unknown log format", { ...classic, log_format: "xml" }],
+    ["tokens for a function without name", { ...classic, jwt_auth: "true" }],
     ["an upstream port that is none", { ...http, upstream_url: "http://127.0.0.1:70000" }],
     ["no time to write", { ...http, write_timeout: "0" }],
-    ["a mode that is not here", { ...classic, mode: "static" }],
+    ["a mode that is no more", { ...classic, mode: "afterburn" }],
   ];
   for (const [sentence, env] of refused)
     test(`refused: ${sentence}`, () =>
@@ -72,6 +91,6 @@ suite("watchdog configuration", () => {
   test("the name it is called by chooses the mode when nothing else does", () => {
     assert.equal(modeOf({}, "/bin/fwatchdog"), "classic");
     assert.equal(modeOf({ mode: "" }, "fwatchdog"), "classic");
-    assert.throws(() => modeOf({}, "/bin/of-watchdog"), /mode "streaming" is not supported/);
+    assert.equal(modeOf({}, "/bin/of-watchdog"), "streaming");
   });
 });
