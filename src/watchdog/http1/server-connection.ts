@@ -160,7 +160,8 @@ export class ServerConnection implements Exchange {
   readonly #onData = (chunk: Buffer): void => {
     if (this.#lingering) return;
     if (this.idle && !this.#decoder && !this.#pending?.length) this.#deadline.set(this.#limits.readTimeoutMs);
-    this.#pending = this.#pending ? Buffer.concat([this.#pending, chunk]) : chunk;
+    // Joining copies: only for what is really left over, or large bodies become garbage twice their size.
+    this.#pending = this.#pending?.length ? Buffer.concat([this.#pending, chunk]) : chunk;
     this.#advance();
   };
 
@@ -273,8 +274,9 @@ export class ServerConnection implements Exchange {
   }
 
   #resumeInput(): void {
-    this.#socket.resume();
+    // What is here goes first, and may pause again: each turn would otherwise take in more than it gives on.
     if (this.#pending && this.#pending.length > 0) this.#advance();
+    if (!this.#paused) this.#socket.resume();
     if (this.#inputEnded) this.#inputIsOver();
   }
 

@@ -18,6 +18,9 @@ import { BaseHandler, type Mode, secondsSince } from "./mode.ts";
 /** Milliseconds between SIGTERM and SIGKILL for a function that does not end by itself. */
 const STOP_GRACE_MS = 2000;
 
+/** Milliseconds that the kernel gets to end what was killed, so that nothing of it outlives us. */
+const KILL_MS = 200;
+
 /** A reverse proxy to the function's own HTTP server, which is started once (contracts/watchdog.md §3.4). */
 export class HttpMode implements Mode {
   readonly #config: Config;
@@ -84,6 +87,7 @@ export class HttpMode implements Mode {
     await Promise.race([exit, new Promise((resolve) => setTimeout(resolve, STOP_GRACE_MS))]);
     clearTimeout(lingers);
     killGroup(child.pid, "SIGKILL"); // also what it left behind
+    await Promise.race([exit, new Promise((resolve) => setTimeout(resolve, KILL_MS))]);
   }
 
   async #watchReadiness(): Promise<void> {
