@@ -45,7 +45,7 @@ const routes = {
   hanging: (q, s) => s.end(String(hanging)),
   aborted: (q, s) => s.end(String(aborted)),
   die: (q, s) => { s.writeHead(200, { "Content-Length": 100 }); s.write("partial"); release = () => s.destroy(); },
-  unlisten: (q, s) => { s.setHeader("Connection", "close"); s.end("bye"); server.close(); },
+  unlisten: (q, s) => { s.setHeader("Connection", "close"); s.end("bye"); server.close(); setInterval(() => {}, 1000); }, // refuses connections, and lives
   exit: (q, s) => { s.end("bye", () => process.exit(+q.url.split("/")[2])); },
   log: (q, s) => { process.stdout.write("L".repeat(+q.url.split("/")[2]) + "\\n"); fs.writeSync(2, "to-stderr\\n"); console.log("after"); s.end(); },
   term: (q, s) => { release = () => s.end("finished"); },
