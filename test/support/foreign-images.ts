@@ -1,6 +1,7 @@
 /**
  * Images that bring no watchdog, each with another C library or none: what our injected watchdog must not care about.
- * Their programs: `count` bytes of the input, `nap` for the seconds that are asked for, `report` who one is.
+ * Their programs: `count` bytes of the input, `nap` for the seconds that are asked for, `drip` a line and
+ * stay, `report` who one is.
  */
 import { execFile } from "node:child_process";
 import { realpath, writeFile } from "node:fs/promises";
@@ -67,7 +68,7 @@ async function musl(dir: string): Promise<ForeignImage> {
     (await run("readelf", ["--program-headers", `${dir}/program`])).stdout,
   )?.[1];
   if (!loader) throw new Error("musl-gcc made a program without a loader");
-  const names = ["count", "nap", "report"];
+  const names = ["count", "nap", "drip", "report"];
   return {
     name: "musl",
     layer: [
@@ -81,6 +82,7 @@ function scripts(): LayerEntry[] {
   return Object.entries({
     count: "#!/bin/sh\nexec wc -c\n",
     nap: '#!/bin/sh\nexec sleep "$1"\n',
+    drip: "#!/bin/sh\necho first\nexec sleep 60\n",
     report: reportScript,
   }).map(([name, content]) => ({ path: `/bin/${name}`, content, mode: 0o755 }));
 }
@@ -102,6 +104,11 @@ int main(int argc, char **argv) {
     while ((n = read(0, buffer, sizeof buffer)) > 0) total += n;
     printf("%ld\\n", total);
     return 0;
+  }
+  if (strstr(argv[0], "drip")) {
+    puts("first");
+    fflush(stdout);
+    return sleep(60);
   }
   printf("uid=%d\\n", (int)getuid());
   cannot_write("/opt/napd/watchdog/x", "watchdog");

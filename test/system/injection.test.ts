@@ -96,6 +96,20 @@ suite("functions from images without a watchdog", () => {
       }
     });
 
+  for (const image of ["busybox", "debian", "musl"])
+    test(`${image}: what a program says is there while it still runs`, async () => {
+      await using _fn = await deployed(nameOf(image, "another user"), {
+        envProcess: "/bin/drip",
+        envVars: { mode: "streaming" },
+        annotations: { "napd.timeout": "10s" }, // the program stays for longer
+      });
+      const { status, body } = await fetch(`${world.url}/function/fn`);
+      const reader = body!.getReader();
+      const { value } = await reader.read();
+      assert.deepEqual([status, new TextDecoder().decode(value)], [200, "first\n"]);
+      await reader.cancel();
+    });
+
   test("a program with its own server, behind mode=http", async () => {
     await using _fn = await deployed(nameOf("busybox", "root"), {
       envProcess: "/bin/busybox httpd -f -p 127.0.0.1:3000 -h /bin",
