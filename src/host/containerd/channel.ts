@@ -126,7 +126,6 @@ export class Channel implements Disposable {
     options: CallOptions,
   ): Promise<Response> {
     const { path, requestSerialize, responseDeserialize } = this.#method(service, method);
-    const deadlineMs = options.deadlineMs === undefined ? 10_000 : options.deadlineMs;
     const signal = options.signal;
     return new Promise((resolve, reject) => {
       if (signal?.aborted) return reject(signal.reason);
@@ -136,7 +135,7 @@ export class Channel implements Disposable {
         responseDeserialize,
         request,
         this.#metadata(options),
-        deadlineMs === null ? {} : { deadline: Date.now() + deadlineMs },
+        deadlineOf(options),
         (error, response) => {
           signal?.removeEventListener("abort", abort);
           if (!error) resolve(response as Response);
@@ -157,14 +156,13 @@ export class Channel implements Disposable {
     options: CallOptions,
   ): AsyncGenerator<Response> {
     const { path, requestSerialize, responseDeserialize } = this.#method(service, method);
-    const deadlineMs = options.deadlineMs === undefined ? 10_000 : options.deadlineMs;
     const call = this.#client.makeServerStreamRequest(
       path,
       requestSerialize as (r: object) => Buffer,
       responseDeserialize,
       request,
       this.#metadata(options),
-      deadlineMs === null ? {} : { deadline: Date.now() + deadlineMs },
+      deadlineOf(options),
     ) as ClientReadableStream<Response>;
     // After the loop is left, the cancelled call still emits its error: without a listener the process would die.
     call.on("error", () => {});
@@ -214,6 +212,11 @@ export class Channel implements Disposable {
     if (!definition || !("serialize" in definition)) throw new Error(`no ${message} in proto/payloads.proto`);
     return definition as { serialize(v: object): Buffer; deserialize(b: Buffer): object };
   }
+}
+
+/** grpc-js takes a moment and not a duration. */
+function deadlineOf({ deadlineMs = 10_000 }: CallOptions): { deadline?: number } {
+  return deadlineMs === null ? {} : { deadline: Date.now() + deadlineMs };
 }
 
 /** JSON in an Any, as containerd takes OCI documents. */
