@@ -1,6 +1,6 @@
 import { type Clock, within } from "../base/clock.ts";
 import { AppError } from "../base/errors.ts";
-import { KeyedQueue } from "../base/flight.ts";
+import { KeyedQueue } from "../base/keyed-queue.ts";
 import { type FunctionId, keyOf } from "../base/names.ts";
 import type { FunctionStore } from "../store/functions.ts";
 import type { Backend } from "./backend.ts";

@@ -89,12 +89,4 @@ export class Content {
     type Statuses = { statuses: { ref: string; offset: string; total: string }[] };
     return (await this.#channel.unary<object, Statuses>(service, "ListStatuses", { filters: [] }, options)).statuses;
   }
-
-  async delete(digest: string, options: CallOptions): Promise<void> {
-    try {
-      await this.#channel.unary(service, "Delete", { digest }, options);
-    } catch (e) {
-      if (!isNotFound(e)) throw e;
-    }
-  }
 }

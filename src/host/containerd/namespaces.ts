@@ -17,17 +17,4 @@ export class Namespaces {
       if (!isExists(e)) throw e;
     }
   }
-
-  async list(): Promise<{ name: string; labels: Record<string, string> }[]> {
-    const { namespaces } = await this.#channel.unary<
-      object,
-      { namespaces: { name: string; labels: Record<string, string> }[] }
-    >(service, "List", {}, {});
-    return namespaces;
-  }
-
-  /** Fails with code 9 while anything is left in it. */
-  async delete(name: string): Promise<void> {
-    await this.#channel.unary(service, "Delete", { name }, { namespace: name });
-  }
 }

@@ -38,16 +38,6 @@ export class Snapshots {
     return (await this.#call<{ mounts: Mount[] }>("View", { key, parent, labels }, options)).mounts;
   }
 
-  /** Mounts of an existing snapshot; undefined when there is none. */
-  async mounts(key: string, options: CallOptions): Promise<Mount[] | undefined> {
-    try {
-      return (await this.#call<{ mounts: Mount[] }>("Mounts", { key }, options)).mounts;
-    } catch (e) {
-      if (isNotFound(e)) return undefined;
-      throw e;
-    }
-  }
-
   /** Seals `key` under `name`. Someone else having done it is fine. */
   async commit(name: string, key: string, labels: Record<string, string>, options: CallOptions): Promise<void> {
     try {

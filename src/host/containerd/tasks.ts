@@ -101,12 +101,4 @@ export class Tasks {
       if (!isNotFound(e)) throw e;
     }
   }
-
-  async pause(containerId: string, options: CallOptions): Promise<void> {
-    await this.#channel.unary(service, "Pause", { container_id: containerId }, options);
-  }
-
-  async resume(containerId: string, options: CallOptions): Promise<void> {
-    await this.#channel.unary(service, "Resume", { container_id: containerId }, options);
-  }
 }

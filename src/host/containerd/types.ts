@@ -18,9 +18,3 @@ export interface Timestamp {
   seconds: string;
   nanos: number;
 }
-
-/** Milliseconds since the epoch of a protobuf timestamp; undefined for the zero time or none. */
-export function timestampMs(t: Timestamp | null | undefined): number | undefined {
-  if (!t || t.seconds.startsWith("-")) return undefined;
-  return Number(t.seconds) * 1000 + Math.floor(t.nanos / 1e6);
-}

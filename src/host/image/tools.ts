@@ -2,7 +2,7 @@ import { randomBytes } from "node:crypto";
 import { status } from "@grpc/grpc-js";
 import type { Clock } from "../../base/clock.ts";
 import { AppError, messageOf, systemCode } from "../../base/errors.ts";
-import { KeyedQueue } from "../../base/flight.ts";
+import { KeyedQueue } from "../../base/keyed-queue.ts";
 import type { Logger } from "../../base/log.ts";
 import { ContainerdError } from "../containerd/channel.ts";
 import type { Containerd } from "../containerd/client.ts";

@@ -3,7 +3,7 @@ import { access, mkdir, readdir, readFile, rename, unlink, writeFile } from "nod
 import { join } from "node:path";
 import { AppError, messageOf, systemCode } from "../../base/errors.ts";
 import { failpoint } from "../../base/failpoints.ts";
-import { KeyedQueue } from "../../base/flight.ts";
+import { KeyedQueue } from "../../base/keyed-queue.ts";
 import { execute } from "../exec.ts";
 import { isLive, loopbackUp, path as netnsPath } from "./netns.ts";
 

@@ -1,42 +1,6 @@
 import assert from "node:assert/strict";
 import { suite, test } from "node:test";
-import { Flights, KeyedQueue } from "../../../src/base/flight.ts";
-
-suite("a single flight", () => {
-  test("runs once for all callers of a key while it lasts, and again afterwards", async () => {
-    const flights = new Flights<string, number>();
-    const { promise, resolve } = Promise.withResolvers<void>();
-    let runs = 0;
-    const work = async () => {
-      runs++;
-      await promise;
-      return runs;
-    };
-    const callers = Array.from({ length: 100 }, () => flights.run("a", work));
-    resolve();
-    assert.deepEqual(new Set(await Promise.all(callers)), new Set([1]));
-    assert.equal(await flights.run("a", work), 2);
-  });
-
-  test("keeps keys apart", async () => {
-    const flights = new Flights<string, string>();
-    const texts = await Promise.all(["a", "b"].map((key) => flights.run(key, async () => key)));
-    assert.deepEqual(texts, ["a", "b"]);
-  });
-
-  test("that fails fails for all who waited, and is tried anew by the next", async () => {
-    const flights = new Flights<string, string>();
-    const fail = async () => {
-      throw new Error("no");
-    };
-    const outcomes = await Promise.allSettled([flights.run("a", fail), flights.run("a", async () => "unused")]);
-    assert.deepEqual(
-      outcomes.map((o) => o.status),
-      ["rejected", "rejected"],
-    );
-    assert.equal(await flights.run("a", async () => "yes"), "yes");
-  });
-});
+import { KeyedQueue } from "../../../src/base/keyed-queue.ts";
 
 suite("a keyed queue", () => {
   test("runs work of one key one after the other, in the order it came", async () => {

@@ -1,19 +1,3 @@
-/**
- * Single flight: callers with the same key share one run of `work`. The work takes no caller's signal: whoever
- * leaves just stops waiting.
- */
-export class Flights<K, V> {
-  readonly #running = new Map<K, Promise<V>>();
-
-  run(key: K, work: () => Promise<V>): Promise<V> {
-    const running = this.#running.get(key);
-    if (running) return running;
-    const promise = work().finally(() => this.#running.delete(key));
-    this.#running.set(key, promise);
-    return promise;
-  }
-}
-
 /** Work with the same key runs one after the other, in the order it came; a failure does not stop the next. */
 export class KeyedQueue<K> {
   readonly #tails = new Map<K, Promise<unknown>>();
