@@ -107,7 +107,7 @@ export class Managed {
     return {
       row: this.row,
       available: this.entry.routable.length,
-      invocations: this.entry.invocations,
+      invocations: this.entry.calls.ended,
       starting: [...this.replicas.values()].some((r) => r.state === "starting"),
       reason: this.reason ?? this.row.failure?.reason ?? null,
     };

@@ -1,5 +1,6 @@
 import type { FunctionId } from "../base/names.ts";
 import { keyOf } from "../base/names.ts";
+import { CallStats } from "./call-stats.ts";
 import type { Policy } from "./policy.ts";
 import type { Replica } from "./replica.ts";
 
@@ -10,8 +11,8 @@ export class Entry {
   policy: Policy;
   /** Who can be sent a request; replaced as a whole, never changed in place. */
   routable: readonly Replica[] = [];
-  /** Calls that ended, over the life of this process. */
-  invocations = 0;
+  /** Of every call that found this function, whatever came of it. */
+  readonly calls = new CallStats();
   readonly #wake: () => Promise<void>;
 
   /** `wake` resolves when `routable` has somebody, and rejects with the reason why nobody will come. */

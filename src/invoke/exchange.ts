@@ -106,7 +106,6 @@ export class Exchange implements Dispatcher.DispatchHandler {
 
   #closed(): void {
     clearTimeout(this.#timer);
-    this.#entry.invocations++;
     this.#replica.release();
     if (!this.#res.writableFinished) this.#upstream?.abort(new Error("the caller left"));
   }

@@ -32,7 +32,10 @@ export function openInvoke({ table, defaultNamespace, thaw }: InvokeOptions): In
       refuse(res, new AppError("FUNCTION_NOT_FOUND", [key]), call);
       return;
     }
-    const deadline = performance.now() + entry.policy.timeoutMs;
+    const begin = performance.now();
+    entry.calls.begin();
+    res.once("close", () => entry.calls.end(res.statusCode, (performance.now() - begin) / 1000));
+    const deadline = begin + entry.policy.timeoutMs;
     const replica = entry.pick();
     if (replica?.state === "ready") new Exchange(req, res, entry, replica, call, deadline).dispatch(target);
     else void wakeAndDispatch(req, res, entry, call, deadline, target);
