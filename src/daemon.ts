@@ -10,22 +10,28 @@ import type { Config } from "./config.ts";
 import type { Backend } from "./functions/backend.ts";
 import { Functions } from "./functions/functions.ts";
 import type { Version } from "./functions/managed.ts";
+import { Namespaces } from "./functions/namespaces.ts";
 import { Rollout } from "./functions/rollout.ts";
+import { Secrets } from "./functions/secrets.ts";
 import type { Table } from "./functions/table.ts";
 import { openGateway } from "./gateway/server.ts";
 import { hostBackend } from "./host/backend.ts";
 import { openFreezer, removeParentGroups } from "./host/cgroup.ts";
 import { type Containerd, openContainerd } from "./host/containerd/client.ts";
 import { Images } from "./host/image/images.ts";
+import { namespaceLabels } from "./host/namespaces.ts";
 import { ensureBridge, teardownBridge, uplinkMtu } from "./host/net/bridge.ts";
 import { Cni } from "./host/net/cni.ts";
 import { startDns } from "./host/net/dns.ts";
 import { ensureFirewall, teardownFirewall } from "./host/net/firewall.ts";
 import { hostsText, openHostResolvers, resolvConfText } from "./host/net/resolv.ts";
 import { lookupUser } from "./host/oci/user.ts";
+import { SecretCopies } from "./host/secrets.ts";
 import { openInvoke } from "./invoke/invoke.ts";
+import type { Release } from "./release.ts";
 import { openCredentials } from "./store/credentials.ts";
 import { FunctionStore } from "./store/functions.ts";
+import { NamespaceStore } from "./store/namespaces.ts";
 import { SecretStore } from "./store/secrets.ts";
 import { openState } from "./store/state.ts";
 
@@ -41,10 +47,9 @@ const drainMs = 30_000;
 const ownWatchdog = join(import.meta.dirname, `../dist/watchdog-linux-${process.arch}`);
 
 /** Starts everything; reading order is start order. What was opened is closed again when a later step fails. */
-export async function startDaemon(config: Config, version: string, log: Logger): Promise<Daemon> {
+export async function startDaemon(config: Config, release: Release, log: Logger): Promise<Daemon> {
   const clock = systemClock;
   const defaultNamespace = config.functions.namespace;
-  const namespaces = () => [defaultNamespace];
   const table: Table = new Map();
   await using up = new AsyncDisposableStack();
   up.use(await claim(config.paths.run));
@@ -55,13 +60,19 @@ export async function startDaemon(config: Config, version: string, log: Logger):
   const db = openState(config.paths.data);
   up.defer(() => db.close());
   const store = new FunctionStore<Version>(db);
-  const secrets = new SecretStore(join(config.paths.data, "secrets"));
+  const namespaceStore = new NamespaceStore(db);
+  Namespaces.ensureDefault(namespaceStore, defaultNamespace);
+  const secretStore = new SecretStore(join(config.paths.data, "secrets"));
   const credentials = await openCredentials(join(config.paths.data, "credentials"));
 
   const isFunction = (name: string, namespace = defaultNamespace) => table.has(`${name}.${namespace}`);
-  const readSecret = (namespace: string, name: string) => secrets.read(namespace, name);
+  const readSecret = (namespace: string, name: string) => secretStore.read(namespace, name);
+  const namespaceNames = () => namespaceStore.names();
   const { backend } = up.use(
-    await openHost(config, { gatewayPort: gateway.port, namespaces, isFunction, readSecret, clock, log }),
+    await openHost(config, {
+      ...{ gatewayPort: gateway.port, namespaces: namespaceNames },
+      ...{ isFunction, readSecret, clock, log },
+    }),
   );
 
   const defaults = { timeoutMs: config.gateway.upstream_timeout, pullPolicy: config.images.pull_policy };
@@ -72,9 +83,25 @@ export async function startDaemon(config: Config, version: string, log: Logger):
   await rollout.open();
 
   const hasSecret = async (namespace: string, name: string) => (await readSecret(namespace, name)) !== undefined;
-  const functions = new Functions({ store, backend, rollout, defaults, deployWaitMs, namespaces, hasSecret, clock });
+  const functions = new Functions({
+    ...{ store, backend, rollout, defaults, deployWaitMs },
+    ...{ namespaces: namespaceNames, hasSecret, clock },
+  });
+  const occupants = (namespace: string) => functions.occupants(namespace);
+  const namespaces = new Namespaces({
+    ...{ store: namespaceStore, secrets: secretStore, backend },
+    ...{ occupants, defaultNamespace, log },
+  });
+  await namespaces.open();
+  const overwrite = config.api.secret_overwrite;
+  const secrets = new Secrets({ store: secretStore, namespaces, backend, overwrite });
   const invoke = openInvoke({ table, defaultNamespace, thaw: (replica) => backend.thaw(replica) });
-  const admin = await openApi({ functions, secrets, credentials, defaultNamespace, namespaces, version, log });
+  const admin = await openApi({
+    ...{ functions, secrets, namespaces, credentials, defaultNamespace, release, log },
+    upsert: config.api.upsert,
+    providerName: config.api.provider_name,
+    functionLabel: config.api.function_label,
+  });
   gateway.serve({ invoke, admin });
   up.defer(() => gateway.drain(drainMs));
   up.defer(() => rollout.endDeploys());
@@ -102,7 +129,7 @@ export async function openHost(config: Config, needs: HostNeeds): Promise<{ back
   const containerd = up.use(
     await openContainerd({ socket: config.containerd.socket, snapshotter: config.containerd.snapshotter }),
   );
-  for (const namespace of namespaces()) await containerd.namespaces.ensure(namespace, { openfaas: "true" });
+  for (const namespace of namespaces()) await containerd.namespaces.ensure(namespace, namespaceLabels(network.bridge));
   if (removes) up.defer(() => removeParentGroups(config.cgroup.parent));
 
   const mtu = await uplinkMtu();
@@ -134,9 +161,9 @@ export async function openHost(config: Config, needs: HostNeeds): Promise<{ back
     pidsLimit: config.functions.pids_limit,
     watchdogDir: paths.watchdog || ownWatchdog,
   };
-  const { readSecret } = needs;
+  const secrets = new SecretCopies(paths.run, needs.readSecret);
   const freezer = openFreezer(clock);
-  const backend = hostBackend({ settings, containerd, images, cni, freezer, clock, log, readSecret, namespaces });
+  const backend = hostBackend({ settings, containerd, images, cni, freezer, clock, log, secrets, namespaces });
   const stack = up.move();
   return { backend, [Symbol.asyncDispose]: () => stack.disposeAsync() };
 }

@@ -27,6 +27,29 @@ const catalogue = {
   SUPERSEDED: { status: 409, say: (name: string) => `this deployment of ${name} was overtaken by a newer one` },
   BAD_FUNCTION: { status: 400, say: (field: string, why: string) => `${field}: ${why}` },
   NAMESPACE_NOT_FOUND: { status: 400, say: (name: string) => `namespace ${name} is not valid: no such namespace` },
+  NAMESPACE_UNKNOWN: {
+    status: 404,
+    say: (name: string) => `namespace ${name} does not exist; see the list of namespaces for those that do`,
+  },
+  NAMESPACE_EXISTS: { status: 409, say: (name: string) => `namespace ${name} exists already; change it with PUT` },
+  NAMESPACE_TAKEN: {
+    status: 409,
+    say: (name: string) =>
+      `namespace ${name} is there in containerd and not made by this napd: somebody else works with it; take another name`,
+  },
+  NAMESPACE_IN_USE: {
+    status: 409,
+    say: (name: string, by: string) => `namespace ${name} cannot be deleted: it still has ${by}; delete them first`,
+  },
+  NAMESPACE_DEFAULT: {
+    status: 403,
+    say: (name: string) => `namespace ${name} is the default one and cannot be deleted`,
+  },
+  SECRET_TOO_LARGE: {
+    status: 400,
+    say: (name: string, bytes: number, limit: number) =>
+      `secret ${name} has ${bytes} bytes, more than the ${limit} that a secret may have`,
+  },
   SECRET_EXISTS: {
     status: 409,
     say: (name: string, ns: string) => `secret ${name} exists already in namespace ${ns}; replace it with PUT`,

@@ -87,4 +87,10 @@ export interface Backend {
   }): Promise<void>;
   /** Removes what a function leaves beside its replicas: its logs. Idempotent. */
   forget(fn: FunctionId): Promise<void>;
+  /** Makes room for a namespace's functions. Idempotent. Fails with NAMESPACE_TAKEN when the room is somebody else's. */
+  addNamespace(namespace: string): Promise<void>;
+  /** Removes a namespace that has no functions, and all that is kept for it: images, logs. Idempotent. */
+  removeNamespace(namespace: string): Promise<void>;
+  /** A secret has changed: every replica that was given it, also a frozen one, finds the new bytes when this resolves. */
+  refreshSecret(namespace: string, name: string): Promise<void>;
 }

@@ -116,6 +116,11 @@ export class Rollout implements AsyncDisposable {
     return [...this.#functions.values()].filter((m) => m.row.namespace === namespace).map((m) => m.observed());
   }
 
+  /** Whether there are functions in a namespace, or replicas of one that was deleted. */
+  isBusyIn(namespace: string): boolean {
+    return [...this.#functions.values(), ...this.#leaving].some((m) => m.row.namespace === namespace);
+  }
+
   /** Brings a stored row (new, updated or scaled) into being; resolves when its version serves. */
   apply(row: Row): Promise<void> {
     const m = this.#functions.get(keyOf(row)) ?? this.#manage(row);

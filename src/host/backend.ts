@@ -2,6 +2,7 @@ import { rm } from "node:fs/promises";
 import { AppError } from "../base/errors.ts";
 import type { Backend, ReplicaIdentity } from "../functions/backend.ts";
 import { type Host, logDir, namesOf } from "./context.ts";
+import { addNamespace, removeNamespace, sweepNamespaces } from "./namespaces.ts";
 import { listReplicas, tailOf, watchReplicas } from "./observe.ts";
 import { removeReplica } from "./remove.ts";
 import { startReplica } from "./start.ts";
@@ -21,8 +22,14 @@ export function hostBackend(host: Host): Backend {
     list: () => listReplicas(host),
     watch: (onExit, onGap) => watchReplicas(host, onExit, onGap),
     tail: (replica, bytes) => tailOf(host, replica, bytes),
-    sweep: (keep) => sweepHost(host, keep),
+    sweep: async (keep) => {
+      await sweepHost(host, keep);
+      await sweepNamespaces(host);
+    },
     forget: (fn) => rm(logDir(host.settings, fn), { recursive: true, force: true }),
+    addNamespace: (namespace) => addNamespace(host, namespace),
+    removeNamespace: (namespace) => removeNamespace(host, namespace),
+    refreshSecret: (namespace, name) => host.secrets.refresh(namespace, name),
   };
 }
 

@@ -19,8 +19,13 @@ import type {
 export interface Candidate extends AsyncDisposable {
   readonly backend: Backend;
   readonly namespace: string;
+  /** Values of secrets by name, for the exam to change. */
+  readonly secrets: Map<string, string>;
   readonly images: {
-    /** Answers `hello` on /, and its environment, a variable a line, on /cgi-bin/info. */
+    /**
+     * Answers `hello` on /, its environment, a variable a line, on /cgi-bin/info, and a secret's bytes on
+     * /cgi-bin/say?NAME.
+     */
     readonly web: string;
     /** Prints `first words` and `last words`, then exits with 7. */
     readonly exits: string;
@@ -326,6 +331,58 @@ export function backendContract(name: string, open: () => Promise<Candidate>): v
         await c.backend.forget(spec);
         await c.backend.forget(spec);
         assert.equal(await c.backend.tail(spec, 1000), "");
+      });
+    });
+
+    suite("a secret that has changed", () => {
+      test("shows its new bytes in every replica that was given it, and nothing else has changed", async () => {
+        c.secrets.set("key", "old").set("other", "old");
+        const spec = fresh({ secrets: ["key", "other"] });
+        await using one = await started(spec);
+        await using two = await started({ ...spec, number: 1 });
+        await using without = await started(fresh());
+        for (const { address } of [one, two, without]) await answers(address);
+        assert.equal(await get(one.address, "/cgi-bin/say?key"), "old");
+        c.secrets.set("key", "new").set("other", "new");
+        await c.backend.refreshSecret(c.namespace, "key");
+        for (const { address } of [one, two]) {
+          assert.equal(await get(address, "/cgi-bin/say?key"), "new");
+          assert.equal(await get(address, "/cgi-bin/say?other"), "old");
+        }
+        assert.equal(await get(without.address, "/cgi-bin/say?key"), "");
+      });
+
+      test("shows them in a frozen replica when it wakes", async () => {
+        c.secrets.set("key", "old");
+        const spec = fresh({ secrets: ["key"] });
+        await using replica = await started(spec);
+        await answers(replica.address);
+        await c.backend.freeze(spec);
+        c.secrets.set("key", "new");
+        await c.backend.refreshSecret(c.namespace, "key");
+        await c.backend.thaw(spec);
+        assert.equal(await get(replica.address, "/cgi-bin/say?key"), "new");
+      });
+
+      test("and that is deleted, or that nobody has, is left alone", async () => {
+        c.secrets.set("key", "old");
+        await using replica = await started(fresh({ secrets: ["key"] }));
+        await answers(replica.address);
+        c.secrets.delete("key");
+        await c.backend.refreshSecret(c.namespace, "key");
+        await c.backend.refreshSecret(c.namespace, "unheard-of");
+        assert.equal(await get(replica.address, "/cgi-bin/say?key"), "old");
+      });
+    });
+
+    suite("a namespace", () => {
+      test("is added and removed, each also twice", async () => {
+        await c.backend.addNamespace(`${c.namespace}-2`);
+        await c.backend.addNamespace(`${c.namespace}-2`);
+        await c.backend.removeNamespace(`${c.namespace}-2`);
+        await c.backend.removeNamespace(`${c.namespace}-2`);
+        await c.backend.addNamespace(`${c.namespace}-2`);
+        await c.backend.removeNamespace(`${c.namespace}-2`);
       });
     });
 

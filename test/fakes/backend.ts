@@ -23,8 +23,13 @@ import { freePort } from "../support/free-port.ts";
 
 /** What runs in the replicas of an image. */
 export interface Program {
-  /** Answers requests; without it the image's name is the answer. */
-  readonly answer?: (req: IncomingMessage, res: ServerResponse, spec: ReplicaSpec) => void;
+  /** Answers requests; without it the image's name is the answer. `secrets`: what it would find in its files. */
+  readonly answer?: (
+    req: IncomingMessage,
+    res: ServerResponse,
+    spec: ReplicaSpec,
+    secrets: ReadonlyMap<string, string>,
+  ) => void;
   /** What it prints when it starts. */
   readonly says?: string;
   /** It cannot be started, for this reason. */
@@ -35,12 +40,15 @@ export interface Program {
   readonly listens?: Promise<void>;
 }
 
-type Operation = "prepare" | "start" | "stop" | "freeze" | "thaw" | "list";
+type Operation =
+  | ("prepare" | "start" | "stop" | "freeze" | "thaw" | "list")
+  | ("addNamespace" | "removeNamespace" | "refreshSecret");
 
 const keyOfReplica = (r: ReplicaIdentity) => `${r.namespace}/${replicaId(r)}`;
 
 class FakeReplica {
   readonly spec: ReplicaSpec;
+  readonly secrets = new Map<string, string>();
   condition: ObservedReplica["condition"] = "running";
   readonly #server: Server;
   #port = 0;
@@ -50,8 +58,8 @@ class FakeReplica {
     this.spec = spec;
     const answer = program.answer ?? ((_, res) => void res.end(spec.image.split("@")[0]));
     this.#server = createServer((req, res) => {
-      if (this.condition === "frozen") this.#held.push(() => answer(req, res, spec));
-      else answer(req, res, spec);
+      if (this.condition === "frozen") this.#held.push(() => answer(req, res, spec, this.secrets));
+      else answer(req, res, spec, this.secrets);
     });
   }
 
@@ -93,6 +101,10 @@ export class FakeBackend implements Backend, AsyncDisposable {
   readonly journal: string[] = [];
   /** Prepared images that nobody has released. */
   readonly pins = new Set<string>();
+  /** Values of secrets by name, in any namespace; who starts without one that is not here finds none. */
+  readonly secrets = new Map<string, string>();
+  /** Namespaces that were added and not removed. */
+  readonly namespaces = new Set<string>();
   /** While it is set, starts wait for it before they do anything. */
   gate: Promise<void> | null = null;
   readonly #programs = new Map<string, Program>();
@@ -195,6 +207,7 @@ export class FakeBackend implements Backend, AsyncDisposable {
     if (signal?.aborted) await replica.close(0);
     signal?.throwIfAborted();
     this.#replicas.set(key, replica);
+    for (const name of spec.secrets) if (this.secrets.has(name)) replica.secrets.set(name, this.secrets.get(name)!);
     this.#log(spec, program.says ?? "");
     if (program.exitsWith !== undefined) setImmediate(() => void this.crash(spec, program.exitsWith));
     void program.listens?.then(() => (replica.condition === "dead" ? undefined : replica.listen()));
@@ -264,6 +277,23 @@ export class FakeBackend implements Backend, AsyncDisposable {
   async forget(fn: FunctionId): Promise<void> {
     this.journal.push(`forget ${keyOf(fn)}`);
     this.#logs.delete(keyOf(fn));
+  }
+
+  async addNamespace(namespace: string): Promise<void> {
+    await this.#begin("addNamespace", namespace);
+    this.namespaces.add(namespace);
+  }
+
+  async removeNamespace(namespace: string): Promise<void> {
+    await this.#begin("removeNamespace", namespace);
+    this.namespaces.delete(namespace);
+  }
+
+  async refreshSecret(namespace: string, name: string): Promise<void> {
+    await this.#begin("refreshSecret", `${namespace}/${name}`);
+    const value = this.secrets.get(name);
+    for (const { spec, secrets } of this.#replicas.values())
+      if (spec.namespace === namespace && secrets.has(name) && value !== undefined) secrets.set(name, value);
   }
 
   async #begin(operation: Operation, subject = ""): Promise<void> {

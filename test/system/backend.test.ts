@@ -13,11 +13,13 @@ import { jsonAny } from "../../src/host/containerd/channel.ts";
 import { openContainerd } from "../../src/host/containerd/client.ts";
 import { labels, namesOf } from "../../src/host/context.ts";
 import { run } from "../../src/host/exec.ts";
+import { namespaceLabels } from "../../src/host/namespaces.ts";
 import { ensureBridge, teardownBridge, uplinkMtu } from "../../src/host/net/bridge.ts";
 import { Cni } from "../../src/host/net/cni.ts";
 import { ensureFirewall, teardownFirewall } from "../../src/host/net/firewall.ts";
 import * as netns from "../../src/host/net/netns.ts";
 import { hostsText, resolvConfText } from "../../src/host/net/resolv.ts";
+import { SecretCopies } from "../../src/host/secrets.ts";
 import { backendContract, type Candidate } from "../contract/backend.ts";
 import { webImage } from "../support/images.ts";
 import { tmpDir } from "../support/tmp.ts";
@@ -55,7 +57,7 @@ async function openCandidate(): Promise<Candidate> {
   const log = openLog("silent");
 
   const containerd = up.use(await openContainerd({ socket: own.socket, snapshotter: config.containerd.snapshotter }));
-  await containerd.namespaces.ensure(namespace, { openfaas: "true" });
+  await containerd.namespaces.ensure(namespace, namespaceLabels(id));
   const mtu = await uplinkMtu();
   up.defer(() => teardownBridge(id));
   await ensureBridge({ name: id, subnet: cidr, mtu });
@@ -83,11 +85,15 @@ async function openCandidate(): Promise<Candidate> {
     runcRoot: config.containerd.runc_root,
     pidsLimit: config.functions.pids_limit,
   };
+  const secrets = new Map<string, string>();
   const host = {
     ...{ settings, containerd, images, cni, log },
     freezer: openFreezer(systemClock),
     clock: systemClock,
-    readSecret: async () => undefined,
+    secrets: new SecretCopies(paths.run, async (_, name) => {
+      const text = secrets.get(name);
+      return text === undefined ? undefined : Buffer.from(text);
+    }),
     namespaces: () => [namespace],
   };
   const backend = hostBackend(host);
@@ -135,6 +141,7 @@ async function openCandidate(): Promise<Candidate> {
     backend,
     namespace,
     images: refs,
+    secrets,
     traces,
     /** As far as a start comes before its task: network, snapshot and container record. */
     async halfMake(replica) {

@@ -4,12 +4,17 @@ import { once } from "node:events";
 import { createServer, request } from "node:http";
 import type { AddressInfo } from "node:net";
 import { suite, test } from "node:test";
-import { openApi } from "../../../src/admin/api.ts";
+import { type ApiOptions, openApi } from "../../../src/admin/api.ts";
 import { AppError } from "../../../src/base/errors.ts";
 import { openLog } from "../../../src/base/log.ts";
 import type { DeployOutcome, Functions } from "../../../src/functions/functions.ts";
+import { Namespaces } from "../../../src/functions/namespaces.ts";
+import { Secrets } from "../../../src/functions/secrets.ts";
 import type { FunctionStatus } from "../../../src/functions/status.ts";
+import { NamespaceStore } from "../../../src/store/namespaces.ts";
 import { SecretStore } from "../../../src/store/secrets.ts";
+import { openState } from "../../../src/store/state.ts";
+import { FakeBackend } from "../../fakes/backend.ts";
 import { tmpDir } from "../../support/tmp.ts";
 
 const status: FunctionStatus = {
@@ -21,6 +26,8 @@ const status: FunctionStatus = {
 class FakeFunctions implements Pick<Functions, "deploy" | "remove" | "scale" | "list" | "get"> {
   readonly calls: unknown[] = [];
   answer: DeployOutcome | Error = "serving";
+  /** Those that have functions. */
+  readonly namespaces = new Set(["fn"]);
 
   async deploy(...[spec, kind]: Parameters<Functions["deploy"]>): Promise<DeployOutcome> {
     this.calls.push([kind, spec]);
@@ -58,19 +65,35 @@ interface Ask {
   authorization?: string | null;
 }
 
-async function open() {
+/** `overwrite`: of secrets. */
+async function open({ overwrite = false, ...more }: Partial<ApiOptions> & { overwrite?: boolean } = {}) {
   await using up = new AsyncDisposableStack();
   const dir = up.use(await tmpDir());
+  const db = openState(dir.path);
+  up.defer(() => db.close());
   const functions = new FakeFunctions();
-  const secrets = new SecretStore(dir.path);
+  const backend = new FakeBackend();
+  const secrets = new SecretStore(`${dir.path}/secrets`);
+  const store = new NamespaceStore(db);
+  const marks = { labels: { openfaas: "1" }, annotations: {}, leaving: false };
+  for (const name of ["fn", "team"]) store.put({ name, ...marks });
+  const log = openLog("silent");
+  const namespaces = new Namespaces({
+    ...{ store, secrets, backend, defaultNamespace: "fn", log },
+    occupants: (name) => (functions.namespaces.has(name) ? "a function" : null),
+  });
   const listener = await openApi({
     functions: functions as unknown as Functions,
-    secrets,
+    secrets: new Secrets({ store: secrets, namespaces, backend, overwrite }),
+    namespaces,
     credentials: { user: "admin", password: "pass:word" },
     defaultNamespace: "fn",
-    namespaces: () => ["fn", "team"],
-    version: "1.2.3",
-    log: openLog("silent"),
+    upsert: false,
+    providerName: "napd",
+    functionLabel: false,
+    release: { version: "1.2.3", sha: "0123abc", commitMessage: "A change" },
+    log,
+    ...more,
   });
   const server = createServer(listener).listen(0, "127.0.0.1");
   await once(server, "listening");
@@ -96,7 +119,7 @@ async function open() {
   }
 
   const stack = up.move();
-  return { ask, functions, secrets, [Symbol.asyncDispose]: () => stack.disposeAsync() };
+  return { ask, functions, secrets, backend, [Symbol.asyncDispose]: () => stack.disposeAsync() };
 }
 
 const web = { service: "web", image: "web:1" };
@@ -116,6 +139,12 @@ const routes: { method: string; path: string; body?: unknown; status: number }[]
   { method: "DELETE", path: "/system/secrets", body: { name: "key" }, status: 202 },
   { method: "GET", path: "/system/info", status: 200 },
   { method: "GET", path: "/system/namespaces", status: 200 },
+  ...["/system/namespace", "/system/namespaces"].flatMap((path) => [
+    { method: "GET", path: `${path}/team`, status: 200 },
+    { method: "POST", path: `${path}/team`, body: { name: "new", labels: { openfaas: "1" } }, status: 201 },
+    { method: "PUT", path: `${path}/team`, body: { name: "team", labels: { openfaas: "1" } }, status: 202 },
+    { method: "DELETE", path: `${path}/team`, body: { name: "team" }, status: 202 },
+  ]),
 ];
 
 const refused: { says: string; authorization: string | null }[] = [
@@ -161,7 +190,7 @@ suite("every route of the API", () => {
         await api.secrets.put("fn", "key", Buffer.from("old"));
         const answer = await api.ask(method, path, { body, authorization: basic("admin", "pass:word", scheme) });
         assert.equal(answer.status, status, answer.text);
-        if (status === 202) assert.equal(answer.text, "");
+        if (method !== "GET") assert.equal(answer.text, "");
         else assert.match(answer.headers["content-type"]!, /^application\/json/);
       });
   }
@@ -250,7 +279,7 @@ suite("a body", () => {
         await using api = await open();
         const answer = await api.ask(method, path, { body: bad });
         assert.equal(answer.status, 400);
-        assert.match(answer.text, /not the JSON that this route takes.+\n$/);
+        assert.match(answer.text, /not the JSON that this route takes.+\n$/s);
         assert.deepEqual(api.functions.calls, []);
       });
 
