@@ -2,6 +2,7 @@ import { AppError } from "../base/errors.ts";
 import type { FunctionRow } from "../store/functions.ts";
 import type { Policy } from "./policy.ts";
 import type { Replica } from "./replica.ts";
+import { Retries } from "./retries.ts";
 import type { FunctionSpec } from "./spec.ts";
 import { Entry } from "./table.ts";
 
@@ -33,12 +34,7 @@ export class Managed {
   row: Row;
   readonly entry: Entry;
   readonly replicas = new Map<string, Replica>();
-  /** Failures in a row, and when the next start may be tried (monotonic ms). */
-  failures = 0;
-  retryAt = 0;
-  retryTimer: NodeJS.Timeout | null = null;
-  /** Why a replica was lost last; null while all is well. */
-  reason: string | null = null;
+  readonly retries = new Retries();
   deleted = false;
   /** The generation that was complete last: it is known to work. */
   proven: number | null = null;
@@ -62,17 +58,11 @@ export class Managed {
   /** A new wish: what failed before does not count for it. */
   want(row: Row, policy: Policy): void {
     if (this.row.generation !== row.generation) {
-      this.forgive();
+      this.retries.forgive();
       this.endDeploys((g) => g < row.generation, new AppError("SUPERSEDED", [row.name]));
     }
     this.row = row;
     this.entry.policy = policy;
-  }
-
-  forgive(): void {
-    this.failures = 0;
-    this.retryAt = 0;
-    this.reason = null;
   }
 
   deployed(generation: number): Promise<void> {
@@ -109,7 +99,7 @@ export class Managed {
       available: this.entry.routable.length,
       invocations: this.entry.calls.ended,
       starting: [...this.replicas.values()].some((r) => r.state === "starting"),
-      reason: this.reason ?? this.row.failure?.reason ?? null,
+      reason: this.retries.reason ?? this.row.failure?.reason ?? null,
     };
   }
 }
