@@ -1,5 +1,6 @@
 import { AppError } from "../base/errors.ts";
 import type { FunctionRow } from "../store/functions.ts";
+import type { CallStats } from "./call-stats.ts";
 import type { Policy } from "./policy.ts";
 import type { Replica } from "./replica.ts";
 import { Retries } from "./retries.ts";
@@ -19,7 +20,10 @@ export type Row = FunctionRow<Version>;
 export interface Observed {
   readonly row: Row;
   readonly available: number;
-  readonly invocations: number;
+  readonly calls: CallStats;
+  readonly policy: Policy;
+  /** Replicas by state. */
+  readonly states: Readonly<Record<string, number>>;
   readonly starting: boolean;
   readonly reason: string | null;
 }
@@ -97,10 +101,18 @@ export class Managed {
     return {
       row: this.row,
       available: this.entry.routable.length,
-      invocations: this.entry.calls.ended,
+      calls: this.entry.calls,
+      policy: this.entry.policy,
+      states: this.#states(),
       starting: [...this.replicas.values()].some((r) => r.state === "starting"),
       reason: this.retries.reason ?? this.row.failure?.reason ?? null,
     };
+  }
+
+  #states(): Record<string, number> {
+    const states: Record<string, number> = {};
+    for (const { state } of this.replicas.values()) states[state] = (states[state] ?? 0) + 1;
+    return states;
   }
 }
 
