@@ -8,6 +8,7 @@ import type { Logger } from "./base/log.ts";
 import { hostAddress, parseSubnet } from "./base/subnet.ts";
 import type { Config } from "./config.ts";
 import type { Backend } from "./functions/backend.ts";
+import { durationBounds } from "./functions/call-stats.ts";
 import { Functions } from "./functions/functions.ts";
 import type { Version } from "./functions/managed.ts";
 import { Namespaces } from "./functions/namespaces.ts";
@@ -28,6 +29,8 @@ import { hostsText, openHostResolvers, resolvConfText } from "./host/net/resolv.
 import { lookupUser } from "./host/oci/user.ts";
 import { SecretCopies } from "./host/secrets.ts";
 import { openInvoke } from "./invoke/invoke.ts";
+import { openMetrics } from "./metrics/registry.ts";
+import { openMetricsServer } from "./metrics/server.ts";
 import type { Release } from "./release.ts";
 import { openCredentials } from "./store/credentials.ts";
 import { FunctionStore } from "./store/functions.ts";
@@ -96,8 +99,15 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
   const overwrite = config.api.secret_overwrite;
   const secrets = new Secrets({ store: secretStore, namespaces, backend, overwrite });
   const invoke = openInvoke({ table, defaultNamespace, thaw: (replica) => backend.thaw(replica) });
+  const { registry, countRequest } = openMetrics({
+    functions: () => functions.samples(),
+    usage: async () => [],
+    durationBounds,
+    version: release.version,
+  });
+  up.use(await openMetricsServer(registry, config.metrics.listen));
   const admin = await openApi({
-    ...{ functions, secrets, namespaces, credentials, defaultNamespace, release, log },
+    ...{ functions, secrets, namespaces, credentials, defaultNamespace, release, countRequest, log },
     upsert: config.api.upsert,
     providerName: config.api.provider_name,
     functionLabel: config.api.function_label,

@@ -8,6 +8,7 @@ import type { Functions } from "../functions/functions.ts";
 import type { Namespaces } from "../functions/namespaces.ts";
 import type { Secrets } from "../functions/secrets.ts";
 import type { Usage } from "../functions/status.ts";
+import type { CountRequest } from "../metrics/requests.ts";
 import type { Credentials } from "../store/credentials.ts";
 import { authenticator } from "./auth.ts";
 import { errorHandler, frameworkError, maxBodyBytes, sendError } from "./errors.ts";
@@ -29,6 +30,7 @@ export interface ApiOptions extends InfoOptions {
   functionLabel: boolean;
   /** What a function uses of the machine, when somebody measures it. */
   usage?: (id: FunctionId) => Promise<Usage | undefined>;
+  countRequest: CountRequest;
   log: Logger;
 }
 
@@ -37,9 +39,6 @@ export type Resource = Partial<Record<"GET" | "HEAD" | "POST" | "PUT" | "DELETE"
 
 /** Adds a path to the API. */
 export type AddResource = (path: string, resource: Resource) => void;
-
-/** A part of a path that is a name: what holds other characters is no route (contracts/api.md §1.1). */
-export const nameInPath = ":name(^[A-Za-z0-9._-]*$)";
 
 /** The API of §1.2 as a request listener: /system/* behind the password, /healthz open, 404 for the rest. */
 export async function openApi(options: ApiOptions): Promise<(req: IncomingMessage, res: ServerResponse) => void> {
@@ -57,6 +56,12 @@ export async function openApi(options: ApiOptions): Promise<(req: IncomingMessag
   // before a body is read, which may be none that can be read
   app.addHook("onRequest", async (request) => {
     if (request.is404) throw new AppError("ROUTE_NOT_FOUND", []);
+  });
+
+  // by the route's pattern without its parameters, so that no caller can make new series (contracts/api.md §2.10)
+  app.addHook("onResponse", async (request, reply) => {
+    const path = request.routeOptions.url?.replace(/\/:.*$/, "") ?? "other";
+    options.countRequest(request.method, path, reply.statusCode, reply.elapsedTime / 1000);
   });
 
   const open = adder(app);

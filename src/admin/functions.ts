@@ -3,8 +3,8 @@ import { z } from "zod";
 import { splitAddress } from "../base/names.ts";
 import { parseDeployment } from "../functions/spec.ts";
 import type { FunctionStatus } from "../functions/status.ts";
-import { type AddResource, type ApiOptions, nameInPath } from "./api.ts";
-import { isTrue, namespaceOf, parseBody, queryOf } from "./request.ts";
+import type { AddResource, ApiOptions } from "./api.ts";
+import { isTrue, nameInPath, namespaceOf, parseBody, queryOf } from "./request.ts";
 
 const deletion = z.object({ functionName: z.string().min(1), namespace: z.string().nullish() });
 const scaling = z.object({

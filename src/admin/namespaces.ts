@@ -3,8 +3,8 @@ import { z } from "zod";
 import { AppError } from "../base/errors.ts";
 import type { Namespace } from "../functions/namespaces.ts";
 import { stringMap } from "../functions/spec.ts";
-import { type AddResource, type ApiOptions, nameInPath } from "./api.ts";
-import { parseBody } from "./request.ts";
+import type { AddResource, ApiOptions } from "./api.ts";
+import { nameInPath, parseBody } from "./request.ts";
 
 const description = z.object({ name: z.string().nullish(), labels: stringMap, annotations: stringMap });
 

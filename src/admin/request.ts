@@ -3,6 +3,9 @@ import { z } from "zod";
 import { AppError } from "../base/errors.ts";
 import { spelled } from "../base/json.ts";
 
+/** A part of a path that is a name: what holds other characters is no route (contracts/api.md §1.1). */
+export const nameInPath = ":name(^[A-Za-z0-9._-]*$)";
+
 /** A body by its schema, whose keys may be spelled in any case. Fails with BAD_JSON, naming the field. */
 export function parseBody<T>(schema: z.ZodType<T>, body: unknown): T {
   const keys = schema instanceof z.ZodObject ? Object.keys(schema.shape) : [];

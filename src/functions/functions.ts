@@ -7,6 +7,7 @@ import type { Backend } from "./backend.ts";
 import type { Row, Version } from "./managed.ts";
 import { type Policy, type PolicyDefaults, policyOf } from "./policy.ts";
 import type { Rollout } from "./rollout.ts";
+import { type Sample, sampleOf } from "./samples.ts";
 import type { FunctionSpec } from "./spec.ts";
 import { type FunctionStatus, statusOf } from "./status.ts";
 
@@ -127,6 +128,11 @@ export class Functions {
     if (count > 0) return count === 1 ? "a function" : `${count} functions`;
     if (this.#deploying.has(namespace)) return "deployments under way";
     return this.#o.rollout.isBusyIn(namespace) ? "functions that are being deleted" : null;
+  }
+
+  /** Of all functions, for metrics. */
+  samples(): Sample[] {
+    return this.#o.rollout.observeAll().map(sampleOf);
   }
 
   #checkNamespace(namespace: string): void {

@@ -87,6 +87,7 @@ async function open({ overwrite = false, ...more }: Partial<ApiOptions> & { over
     secrets: new Secrets({ store: secrets, namespaces, backend, overwrite }),
     namespaces,
     credentials: { user: "admin", password: "pass:word" },
+    countRequest: () => {},
     defaultNamespace: "fn",
     upsert: false,
     providerName: "napd",
