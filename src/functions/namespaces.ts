@@ -1,4 +1,5 @@
-import { AppError, messageOf } from "../base/errors.ts";
+import { AppError, isAppError, messageOf } from "../base/errors.ts";
+import { failpoint } from "../base/failpoints.ts";
 import { KeyedQueue } from "../base/keyed-queue.ts";
 import type { Logger } from "../base/log.ts";
 import { isNamespace, namespaceRule } from "../base/names.ts";
@@ -76,7 +77,8 @@ export class Namespaces {
       const before = store.get(name);
       if (before?.leaving) await this.#remove(name);
       else if (before) throw new AppError("NAMESPACE_EXISTS", [name]);
-      await backend.addNamespace(name); // a crash after this leaves one that no row knows: the next sweep removes it
+      await backend.addNamespace(name);
+      failpoint("namespace.added"); // a crash here leaves one that no row knows: the next sweep removes it
       store.put({ name, labels, annotations, leaving: false });
     });
   }
@@ -99,12 +101,17 @@ export class Namespaces {
       const by = occupants(name);
       if (by !== null) throw new AppError("NAMESPACE_IN_USE", [name, by]);
       store.put({ ...row, leaving: true }); // in the same turn as the look at the occupants: from here on nobody comes
-      await this.#remove(name);
+      failpoint("namespace.leaving");
+      await this.#remove(name).catch((e) => {
+        if (isAppError(e, "NAMESPACE_IN_USE")) store.put(row); // what is in the way is not ours, and may stay there
+        throw e;
+      });
     });
   }
 
   async #remove(name: string): Promise<void> {
     await this.#o.backend.removeNamespace(name);
+    failpoint("namespace.removed");
     await this.#o.secrets.deleteAll(name);
     this.#o.store.delete(name);
   }
