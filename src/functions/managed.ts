@@ -2,7 +2,7 @@ import { AppError } from "../base/errors.ts";
 import type { FunctionRow } from "../store/functions.ts";
 import type { Policy } from "./policy.ts";
 import type { Replica } from "./replica.ts";
-import { Retries } from "./retries.ts";
+import { type Failure, Retries } from "./retries.ts";
 import type { FunctionSpec } from "./spec.ts";
 import { Entry } from "./table.ts";
 
@@ -22,6 +22,9 @@ export interface Observed {
   readonly invocations: number;
   readonly starting: boolean;
   readonly reason: string | null;
+  /** Replicas of this version that were started again since napd runs, and why the last one was. */
+  readonly restarts: number;
+  readonly lastFailure: Failure | null;
 }
 
 interface Waiter {
@@ -34,7 +37,7 @@ export class Managed {
   row: Row;
   readonly entry: Entry;
   readonly replicas = new Map<string, Replica>();
-  readonly retries = new Retries();
+  retries = new Retries();
   deleted = false;
   /** The generation that was complete last: it is known to work. */
   proven: number | null = null;
@@ -58,7 +61,8 @@ export class Managed {
   /** A new wish: what failed before does not count for it. */
   want(row: Row, policy: Policy): void {
     if (this.row.generation !== row.generation) {
-      this.retries.forgive();
+      this.retries.cancel();
+      this.retries = new Retries();
       this.endDeploys((g) => g < row.generation, new AppError("SUPERSEDED", [row.name]));
     }
     this.row = row;
@@ -74,6 +78,11 @@ export class Managed {
     const ended = this.#deploys.filter((d) => which(d.generation));
     this.#deploys = this.#deploys.filter((d) => !which(d.generation));
     for (const deploy of ended) end(deploy, error);
+  }
+
+  /** Somebody waits for a replica: a deploy or a call. */
+  get awaited(): boolean {
+    return this.#deploys.length > 0 || this.#callers.length > 0;
   }
 
   called(): Promise<void> {
@@ -94,12 +103,15 @@ export class Managed {
   }
 
   observed(): Observed {
+    const replicas = [...this.replicas.values()];
     return {
       row: this.row,
       available: this.entry.routable.length,
       invocations: this.entry.calls.ended,
-      starting: [...this.replicas.values()].some((r) => r.state === "starting"),
-      reason: this.retries.reason ?? this.row.failure?.reason ?? null,
+      starting: replicas.some((r) => r.state === "starting"),
+      reason: this.retries.reason ?? this.row.failure?.reason ?? refusalOf(replicas),
+      restarts: this.retries.restarts,
+      lastFailure: this.retries.last,
     };
   }
 }
@@ -107,4 +119,10 @@ export class Managed {
 function end(waiter: Waiter, error: unknown): void {
   if (error === undefined) waiter.resolve();
   else waiter.reject(error);
+}
+
+/** Why one of them is sent no requests for now. */
+function refusalOf(replicas: readonly Replica[]): string | null {
+  const refusing = replicas.find((r) => r.state === "ready" && r.refusal !== null);
+  return refusing ? `replica ${refusing.id} is not ready: ${refusing.refusal}` : null;
 }

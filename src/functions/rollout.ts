@@ -25,6 +25,8 @@ export interface RolloutOptions {
   readyTimeoutMs: number;
   /** Ms for the requests of a stopping replica, and again for its process. */
   graceMs: number;
+  /** How many replicas may be on their way up at once. */
+  startsAtOnce: number;
   clock: Clock;
   log: Logger;
 }
@@ -69,6 +71,7 @@ export class Rollout implements AsyncDisposable {
       closing,
       changed,
       failed: (m, replica, error) => this.#startFailed(m, replica, error),
+      unhealthy: (m, replica, error) => this.#lost(m, replica, error),
     });
     this.#reconciler = new Reconciler({
       ...{ backend, log, closing, changed, lifecycle: this.#lifecycle },
@@ -199,11 +202,12 @@ export class Rollout implements AsyncDisposable {
     if (!this.#opened || this.#closing.signal.aborted) return;
     const count = m.deleted ? 0 : m.row.replicas;
     const replicas = [...m.replicas.values()].map((replica) => {
-      const { generation, number } = replica.identity;
-      return { replica, id: replica.id, state: replica.state, generation, number };
+      const { id, state, adopted, identity } = replica;
+      return { replica, id, state, adopted, generation: identity.generation, number: identity.number };
     });
     const { start, route, retire } = plan(m.deleted ? -1 : m.row.generation, count, replicas);
-    m.entry.routable = route.map((r) => r.replica);
+    // what one said before it fell asleep says nothing about how it wakes up
+    m.entry.routable = route.map((r) => r.replica).filter((r) => r.refusal === null || r.state === "frozen");
     for (const { replica } of retire) this.#lifecycle.retire(m, replica);
     if (start.length > 0) this.#startDue(m, start);
     const complete = route.filter((r) => r.generation === m.row.generation).length >= count;
@@ -235,14 +239,16 @@ export class Rollout implements AsyncDisposable {
       m.want(row, this.#policy(row));
       void this.releaseImage(m.row.namespace, failed.image);
     } else {
-      this.#delayRetry(m, message);
+      this.#delayRetry(m, replica, error);
       m.row = this.#o.store.fail(m.row, message);
     }
     m.endDeploys((g) => g === generation, error);
   }
 
-  #delayRetry(m: Managed, reason: string): void {
-    m.retries.failed(reason, this.#o.clock.monotonic());
+  #delayRetry(m: Managed, { exitCode }: Replica, error: unknown): void {
+    const reason = messageOf(error);
+    const { clock } = this.#o;
+    m.retries.failed({ reason, at: clock.now(), ...(exitCode !== null && { exitCode }) }, clock.monotonic());
     if (m.retries.hopeless) m.endCallers(new AppError("FUNCTION_UNAVAILABLE", [m.key, reason]));
   }
 
@@ -252,15 +258,21 @@ export class Rollout implements AsyncDisposable {
     const replica = m?.replicas.get(replicaId(exit));
     if (!m || !replica || replica.state === "stopping" || replica.state === "failed") return;
     this.#work.add(
-      exitReason(exit, m.row.version.spec.limits?.memory, this.#o.backend).then((error) => {
+      exitReason(exit, m.row.version.spec.limits?.memory, replica.serves, this.#o.backend).then((error) => {
+        replica.exitCode = exit.exitCode;
         if (replica.state === "starting") replica.abort.abort(error);
-        if (!replica.move(["ready", "frozen"], "failed")) return;
-        this.#o.log.warn({ fn: m.key, replica: replica.id, err: error.message }, "replica lost");
-        m.retries.served(replica.readySince, this.#o.clock.monotonic());
-        this.#delayRetry(m, error.message);
-        this.#step(m);
+        else this.#lost(m, replica, error);
       }),
     );
+  }
+
+  /** A replica that served is of no use any more: it is replaced, ever more slowly if that happens often. */
+  #lost(m: Managed, replica: Replica, error: AppError): void {
+    if (!replica.move(["ready", "frozen"], "failed")) return;
+    this.#o.log.warn({ fn: m.key, replica: replica.id, err: error.message }, "replica lost");
+    m.retries.served(replica.readySince, this.#o.clock.monotonic());
+    this.#delayRetry(m, replica, error);
+    this.#step(m);
   }
 
   /** The wanted version serves. The reason of an update that was given up stays until the next version. */
@@ -282,6 +294,7 @@ export class Rollout implements AsyncDisposable {
     if (m.retries.hopeless)
       return Promise.reject(new AppError("FUNCTION_UNAVAILABLE", [m.key, m.retries.reason ?? "it failed to start"]));
     const served = m.called();
+    this.#lifecycle.hurry(m);
     if (m.row.replicas === 0) {
       m.row = this.#o.store.scale(m.row, m.entry.policy.minReplicas);
       this.#step(m);

@@ -13,7 +13,7 @@ function observed(more: Partial<Omit<Observed, "row">> & { row?: Partial<Observe
       ...{ replicas: 1, failure: null, createdAt: Date.UTC(2026, 0, 2, 3, 4, 5, 678) },
       ...row,
     },
-    ...{ available: 1, invocations: 5, starting: false, reason: null },
+    ...{ available: 1, invocations: 5, starting: false, reason: null, restarts: 0, lastFailure: null },
     ...rest,
   };
 }
