@@ -130,6 +130,11 @@ const catalogue = {
   CONFIG: { status: 500, say: (why: string) => why },
   HOST_COMMAND: { status: 500, say: (command: string, why: string) => `${command} failed: ${why}` },
   HOST_LACKS: { status: 500, say: (what: string, remedy: string) => `this machine lacks ${what}: ${remedy}` },
+  DISK_FULL: {
+    status: 507,
+    say: (what: string) =>
+      `no space is left on this machine for ${what}; free some on the file systems of paths.data, paths.run and paths.logs`,
+  },
   CONTAINERD: {
     status: 500,
     say: (call: string, code: string, why: string) => `containerd answered ${call} with ${code}: ${why}`,

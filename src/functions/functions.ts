@@ -1,5 +1,6 @@
 import { type Clock, within } from "../base/clock.ts";
 import { AppError } from "../base/errors.ts";
+import { failpoint } from "../base/failpoints.ts";
 import { KeyedQueue } from "../base/keyed-queue.ts";
 import { type FunctionId, keyOf } from "../base/names.ts";
 import type { FunctionStore } from "../store/functions.ts";
@@ -7,6 +8,7 @@ import type { Backend } from "./backend.ts";
 import type { Row, Version } from "./managed.ts";
 import { type Policy, type PolicyDefaults, policyOf } from "./policy.ts";
 import type { Rollout } from "./rollout.ts";
+import { type Sample, sampleOf } from "./samples.ts";
 import type { FunctionSpec } from "./spec.ts";
 import { type FunctionStatus, statusOf } from "./status.ts";
 
@@ -46,6 +48,7 @@ export class Functions {
     await this.#checkPlace(spec, kind);
     const image = await this.#o.backend.prepare(spec.namespace, spec.image, policy.pullPolicy, signal);
     try {
+      failpoint("deploy.prepared");
       const { applied } = await this.#changes.run(keyOf(spec), async () => {
         await this.#checkPlace(spec, kind); // a pull takes its time: look again
         return { applied: this.#o.rollout.apply(this.#write(spec, { spec, image }, kind, policy)) };
@@ -102,6 +105,11 @@ export class Functions {
     this.#checkNamespace(id.namespace);
     const observed = this.#o.rollout.observe(id);
     return observed && statusOf(observed);
+  }
+
+  /** Of all functions, for metrics. */
+  samples(): Sample[] {
+    return this.#o.rollout.observeAll().map(sampleOf);
   }
 
   #checkNamespace(namespace: string): void {

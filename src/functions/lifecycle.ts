@@ -1,6 +1,7 @@
 import { backoffMs } from "../base/backoff.ts";
 import { type Clock, within } from "../base/clock.ts";
 import { AppError, isAppError, messageOf } from "../base/errors.ts";
+import { failpoint } from "../base/failpoints.ts";
 import type { Logger } from "../base/log.ts";
 import type { Pending } from "../base/pending.ts";
 import { Slots } from "../base/slots.ts";
@@ -119,6 +120,7 @@ export class Lifecycle {
 
   #ready(m: Managed, replica: Replica, begin: number): void {
     replica.readySince = this.#o.clock.monotonic();
+    failpoint("rollout.ready");
     if (!replica.move(["starting"], "ready")) return;
     m.retries.reason = null;
     const ms = Math.round(replica.readySince - begin);
@@ -151,6 +153,7 @@ export class Lifecycle {
   async #takeDown(m: Managed, replica: Replica, drains: boolean): Promise<void> {
     const { graceMs, clock, changed } = this.#o;
     if (drains) await within(replica.drained(), graceMs, clock);
+    failpoint("rollout.drained");
     if (!(await this.#stop(m, replica, drains ? graceMs : 0))) return;
     await replica.disconnect();
     m.replicas.delete(replica.id);

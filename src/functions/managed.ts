@@ -1,5 +1,6 @@
 import { AppError } from "../base/errors.ts";
 import type { FunctionRow } from "../store/functions.ts";
+import type { CallStats } from "./call-stats.ts";
 import type { Policy } from "./policy.ts";
 import type { Replica } from "./replica.ts";
 import { type Failure, Retries } from "./retries.ts";
@@ -19,7 +20,10 @@ export type Row = FunctionRow<Version>;
 export interface Observed {
   readonly row: Row;
   readonly available: number;
-  readonly invocations: number;
+  readonly calls: CallStats;
+  readonly policy: Policy;
+  /** Replicas by state. */
+  readonly states: Readonly<Record<string, number>>;
   readonly starting: boolean;
   readonly reason: string | null;
   /** Replicas of this version that were started again since napd runs, and why the last one was. */
@@ -107,7 +111,9 @@ export class Managed {
     return {
       row: this.row,
       available: this.entry.routable.length,
-      invocations: this.entry.calls.ended,
+      calls: this.entry.calls,
+      policy: this.entry.policy,
+      states: statesOf(replicas),
       starting: replicas.some((r) => r.state === "starting"),
       reason: this.retries.reason ?? this.row.failure?.reason ?? refusalOf(replicas),
       restarts: this.retries.restarts,
@@ -119,6 +125,12 @@ export class Managed {
 function end(waiter: Waiter, error: unknown): void {
   if (error === undefined) waiter.resolve();
   else waiter.reject(error);
+}
+
+function statesOf(replicas: readonly Replica[]): Record<string, number> {
+  const states: Record<string, number> = {};
+  for (const { state } of replicas) states[state] = (states[state] ?? 0) + 1;
+  return states;
 }
 
 /** Why one of them is sent no requests for now. */
