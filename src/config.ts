@@ -193,6 +193,12 @@ const settings = {
     ready_timeout: duration(60_000, "How long a replica may take to get ready before it counts as failed."),
     deploy_wait: duration(50_000, "How long a deploy waits for readiness before it answers that the rollout goes on."),
     grace: duration(30_000, "How long a stopping replica may finish its requests and then its own shut-down."),
+    starts_at_once: integer(
+      4,
+      1,
+      1000,
+      "How many replicas may be on their way up at once; the others wait for their turn.",
+    ),
     pids_limit: integer(512, 16, 1_000_000, "Processes and threads that one replica may have."),
     on_stop: choice(
       ["keep", "remove"],

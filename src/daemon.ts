@@ -80,7 +80,8 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
 
   const defaults = { timeoutMs: config.gateway.upstream_timeout, pullPolicy: config.images.pull_policy };
   const { ready_timeout: readyTimeoutMs, grace: graceMs, deploy_wait: deployWaitMs, on_stop } = config.functions;
-  const rollout = new Rollout({ store, backend, table, defaults, readyTimeoutMs, graceMs, clock, log });
+  const startsAtOnce = config.functions.starts_at_once;
+  const rollout = new Rollout({ store, backend, table, defaults, readyTimeoutMs, graceMs, startsAtOnce, clock, log });
   if (on_stop === "remove") up.defer(() => rollout.removeAll());
   up.use(rollout);
   await rollout.open();

@@ -123,8 +123,14 @@ const catalogue = {
   STOP_FAILED: { status: 500, say: (id: string, why: string) => `replica ${id} could not be stopped: ${why}` },
   REPLICA_EXITED: {
     status: 500,
-    say: (id: string, code: number, tail: string) =>
-      `replica ${id} exited with code ${code} before it was ready${tail && `; its last output: ${tail}`}`,
+    say: (id: string, code: number, when: string, tail: string) =>
+      `replica ${id} exited with code ${code} ${when}${tail && `; its last output: ${tail}`}`,
+  },
+  REPLICA_LOST: { status: 500, say: (id: string) => `replica ${id} is gone, and nobody saw it end; it is replaced` },
+  REPLICA_UNHEALTHY: {
+    status: 500,
+    say: (id: string, times: number, what: string) =>
+      `replica ${id} failed its health check ${times} times in a row (${what}) and is replaced`,
   },
   REPLICA_OOM: {
     status: 500,
@@ -147,6 +153,11 @@ const catalogue = {
   CONFIG: { status: 500, say: (why: string) => why },
   HOST_COMMAND: { status: 500, say: (command: string, why: string) => `${command} failed: ${why}` },
   HOST_LACKS: { status: 500, say: (what: string, remedy: string) => `this machine lacks ${what}: ${remedy}` },
+  DISK_FULL: {
+    status: 507,
+    say: (what: string) =>
+      `no space is left on this machine for ${what}; free some on the file systems of paths.data, paths.run and paths.logs`,
+  },
   CONTAINERD: {
     status: 500,
     say: (call: string, code: string, why: string) => `containerd answered ${call} with ${code}: ${why}`,

@@ -49,7 +49,8 @@ export interface ObservedReplica extends ReplicaIdentity {
 }
 
 export interface ReplicaExit extends ReplicaIdentity {
-  readonly exitCode: number;
+  /** Null when nobody saw it end. */
+  readonly exitCode: number | null;
   readonly outOfMemory: boolean;
 }
 

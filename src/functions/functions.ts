@@ -1,5 +1,6 @@
 import { type Clock, within } from "../base/clock.ts";
 import { AppError } from "../base/errors.ts";
+import { failpoint } from "../base/failpoints.ts";
 import { KeyedQueue } from "../base/keyed-queue.ts";
 import { type FunctionId, keyOf } from "../base/names.ts";
 import type { FunctionStore } from "../store/functions.ts";
@@ -62,6 +63,7 @@ export class Functions {
     await this.#checkPlace(spec, kind);
     const image = await this.#o.backend.prepare(spec.namespace, spec.image, policy.pullPolicy, signal);
     try {
+      failpoint("deploy.prepared");
       const { applied } = await this.#changes.run(keyOf(spec), async () => {
         await this.#checkPlace(spec, kind); // a pull takes its time: look again
         return { applied: this.#o.rollout.apply(this.#write(spec, { spec, image }, policy)) };

@@ -23,6 +23,7 @@ export interface PlatformOptions {
   readyTimeoutMs?: number;
   graceMs?: number;
   timeoutMs?: number;
+  startsAtOnce?: number;
   clock?: Clock;
 }
 
@@ -68,6 +69,7 @@ export async function openPlatform(options: PlatformOptions = {}): Promise<Platf
       defaults,
       readyTimeoutMs: options.readyTimeoutMs ?? 5000,
       graceMs: options.graceMs ?? 5000,
+      startsAtOnce: options.startsAtOnce ?? 100,
       clock,
       log: openLog("silent"),
     });

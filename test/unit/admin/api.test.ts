@@ -323,7 +323,7 @@ suite("functions", () => {
       new AppError("SECRET_MISSING", ["key", "fn"]),
       new AppError("NAMESPACE_NOT_FOUND", ["fn"]),
       new AppError("IMAGE_REGISTRY_UNREACHABLE", ["web:1", "r.example", "refused"]),
-      new AppError("REPLICA_EXITED", ["web.1.0", 7, "oops"]),
+      new AppError("REPLICA_EXITED", ["web.1.0", 7, "before it was ready", "oops"]),
       new AppError("SHUTTING_DOWN", []),
     ];
     for (const error of failures)
