@@ -12,6 +12,7 @@ import { Functions } from "./functions/functions.ts";
 import type { Version } from "./functions/managed.ts";
 import { Rollout } from "./functions/rollout.ts";
 import type { Table } from "./functions/table.ts";
+import { Usage } from "./functions/usage.ts";
 import { openGateway } from "./gateway/server.ts";
 import { hostBackend } from "./host/backend.ts";
 import { openFreezer, removeParentGroups } from "./host/cgroup.ts";
@@ -73,6 +74,7 @@ export async function startDaemon(config: Config, version: string, log: Logger):
 
   const hasSecret = async (namespace: string, name: string) => (await readSecret(namespace, name)) !== undefined;
   const functions = new Functions({ store, backend, rollout, defaults, deployWaitMs, namespaces, hasSecret, clock });
+  up.use(new Usage({ backend, table, clock, log }));
   const invoke = openInvoke({ table, defaultNamespace, thaw: (replica) => backend.thaw(replica) });
   const admin = await openApi({ functions, secrets, credentials, defaultNamespace, namespaces, version, log });
   gateway.serve({ invoke, admin });

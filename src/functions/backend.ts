@@ -53,6 +53,14 @@ export interface ReplicaExit extends ReplicaIdentity {
   readonly outOfMemory: boolean;
 }
 
+/** What a replica has used, asleep or awake. */
+export interface ReplicaStats extends ReplicaIdentity {
+  /** CPU time since the replica was started. */
+  readonly cpuNanoseconds: number;
+  /** Working set: what could not be had back without swapping or killing. */
+  readonly memoryBytes: number;
+}
+
 export type PullPolicy = "Always" | "IfNotPresent" | "Never";
 
 export interface Backend {
@@ -77,6 +85,8 @@ export interface Backend {
    * start. Disposing stops it.
    */
   watch(onExit: (exit: ReplicaExit) => void, onGap: () => void): Disposable;
+  /** What every replica that has a process has used. Cheap enough for hundreds of replicas every few seconds. */
+  stats(): Promise<ReplicaStats[]>;
   /** The last `bytes` bytes of a replica's output, as text. */
   tail(replica: ReplicaIdentity, bytes: number): Promise<string>;
   /** Frees whatever belongs to none of these replicas and functions: what a crash of napd left. */

@@ -5,6 +5,7 @@ import { type Host, logDir, namesOf } from "./context.ts";
 import { listReplicas, tailOf, watchReplicas } from "./observe.ts";
 import { removeReplica } from "./remove.ts";
 import { startReplica } from "./start.ts";
+import { openStats } from "./stats.ts";
 import { sweepHost } from "./sweep.ts";
 
 /** The backend for this machine. Each operation is a file of its own; this is their list. */
@@ -20,6 +21,7 @@ export function hostBackend(host: Host): Backend {
     thaw: async (replica) => host.freezer.thaw(await pidOf(host, replica)),
     list: () => listReplicas(host),
     watch: (onExit, onGap) => watchReplicas(host, onExit, onGap),
+    stats: openStats(host),
     tail: (replica, bytes) => tailOf(host, replica, bytes),
     sweep: (keep) => sweepHost(host, keep),
     forget: (fn) => rm(logDir(host.settings, fn), { recursive: true, force: true }),

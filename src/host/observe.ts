@@ -23,7 +23,8 @@ export async function listReplicas(host: Host): Promise<ObservedReplica[]> {
   return all;
 }
 
-function identityOf(namespace: string, container: Pick<ContainerRecord, "labels">): ReplicaIdentity | undefined {
+/** Undefined for a container that is not ours. */
+export function identityOf(namespace: string, container: Pick<ContainerRecord, "labels">): ReplicaIdentity | undefined {
   const { [labels.fn]: name, [labels.generation]: generation, [labels.number]: number } = container.labels;
   if (!name || !/^\d+$/.test(generation ?? "") || !/^\d+$/.test(number ?? "")) return undefined;
   return { name, namespace, generation: Number(generation), number: Number(number) };

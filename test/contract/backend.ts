@@ -318,6 +318,28 @@ export function backendContract(name: string, open: () => Promise<Candidate>): v
         assert.equal(await c.backend.tail(fresh(), 1000), "");
       });
 
+      test("what a replica uses: memory, and CPU that grows with its work; asleep too, and nothing once it is gone", async () => {
+        const statsOf = async (r: ReplicaIdentity) =>
+          (await c.backend.stats()).find((s) => s.generation === r.generation && s.number === r.number);
+        const spec = fresh();
+        const replica = await started(spec);
+        await answers(replica.address);
+        const { cpuNanoseconds, memoryBytes, ...identity } = (await statsOf(spec))!;
+        const { name, namespace, generation, number } = spec;
+        assert.deepEqual(identity, { name, namespace, generation, number });
+        assert.ok(memoryBytes > 0 && memoryBytes < 2 ** 30, `${memoryBytes} bytes`);
+        await until("its CPU time grows", async () => {
+          await get(replica.address, "/cgi-bin/info");
+          return (await statsOf(spec))!.cpuNanoseconds > cpuNanoseconds;
+        });
+        if (c.backend.can.freeze) {
+          await c.backend.freeze(spec);
+          assert.ok((await statsOf(spec))!.cpuNanoseconds > cpuNanoseconds);
+        }
+        await replica[Symbol.asyncDispose]();
+        assert.equal(await statsOf(spec), undefined);
+      });
+
       test("output goes when the function is forgotten, which may be done twice", async () => {
         const spec = fresh({ name: "talker", image: pins.exits });
         await using _ = await started(spec);

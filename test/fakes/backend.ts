@@ -17,6 +17,7 @@ import {
   type ReplicaExit,
   type ReplicaIdentity,
   type ReplicaSpec,
+  type ReplicaStats,
   replicaId,
 } from "../../src/functions/backend.ts";
 import { freePort } from "../support/free-port.ts";
@@ -43,12 +44,18 @@ class FakeReplica {
   readonly spec: ReplicaSpec;
   condition: ObservedReplica["condition"] = "running";
   readonly #server: Server;
+  /** Each answer takes a millisecond of CPU. */
+  cpuNanoseconds = 0;
   #port = 0;
   #held: (() => void)[] = [];
 
   constructor(spec: ReplicaSpec, program: Program) {
     this.spec = spec;
-    const answer = program.answer ?? ((_, res) => void res.end(spec.image.split("@")[0]));
+    const reply = program.answer ?? ((_, res) => void res.end(spec.image.split("@")[0]));
+    const answer = (...[req, res]: Parameters<typeof reply>) => {
+      this.cpuNanoseconds += 1e6;
+      reply(req, res, spec);
+    };
     this.#server = createServer((req, res) => {
       if (this.condition === "frozen") this.#held.push(() => answer(req, res, spec));
       else answer(req, res, spec);
@@ -244,6 +251,14 @@ export class FakeBackend implements Backend, AsyncDisposable {
     this.#watchers.add(watcher);
     setImmediate(() => this.#watchers.has(watcher) && onGap());
     return { [Symbol.dispose]: () => void this.#watchers.delete(watcher) };
+  }
+
+  async stats(): Promise<ReplicaStats[]> {
+    const alive = [...this.#replicas.values()].filter((r) => r.condition !== "dead");
+    return alive.map(({ spec, cpuNanoseconds }) => {
+      const { name, namespace, generation, number } = spec;
+      return { name, namespace, generation, number, cpuNanoseconds, memoryBytes: 1024 * 1024 };
+    });
   }
 
   async tail(replica: ReplicaIdentity, bytes: number): Promise<string> {
