@@ -9,6 +9,7 @@ import { hostAddress, parseSubnet } from "./base/subnet.ts";
 import type { Config } from "./config.ts";
 import type { Backend } from "./functions/backend.ts";
 import { Functions } from "./functions/functions.ts";
+import { ImageUse, type UsedImage } from "./functions/image-use.ts";
 import type { Version } from "./functions/managed.ts";
 import { Rollout } from "./functions/rollout.ts";
 import type { Table } from "./functions/table.ts";
@@ -17,7 +18,9 @@ import { openGateway } from "./gateway/server.ts";
 import { hostBackend } from "./host/backend.ts";
 import { openFreezer, removeParentGroups } from "./host/cgroup.ts";
 import { type Containerd, openContainerd } from "./host/containerd/client.ts";
+import { Disk } from "./host/image/disk.ts";
 import { Images } from "./host/image/images.ts";
+import type { KeeperOptions } from "./host/image/keeper.ts";
 import { ensureBridge, teardownBridge, uplinkMtu } from "./host/net/bridge.ts";
 import { Cni } from "./host/net/cni.ts";
 import { startDns } from "./host/net/dns.ts";
@@ -56,27 +59,50 @@ export async function startDaemon(config: Config, version: string, log: Logger):
   const db = openState(config.paths.data);
   up.defer(() => db.close());
   const store = new FunctionStore<Version>(db);
+  const images = new ImageUse(store);
   const secrets = new SecretStore(join(config.paths.data, "secrets"));
   const credentials = await openCredentials(join(config.paths.data, "credentials"));
 
   const isFunction = (name: string, namespace = defaultNamespace) => table.has(`${name}.${namespace}`);
   const readSecret = (namespace: string, name: string) => secrets.read(namespace, name);
   const { backend } = up.use(
-    await openHost(config, { gatewayPort: gateway.port, namespaces, isFunction, readSecret, clock, log }),
+    await openHost(config, {
+      ...{ gatewayPort: gateway.port, namespaces, isFunction, readSecret, clock, log },
+      usedImages: () => images.list(),
+    }),
   );
 
   const defaults = { timeoutMs: config.gateway.upstream_timeout, pullPolicy: config.images.pull_policy };
   const { ready_timeout: readyTimeoutMs, grace: graceMs, deploy_wait: deployWaitMs, on_stop } = config.functions;
-  const rollout = new Rollout({ store, backend, table, defaults, readyTimeoutMs, graceMs, clock, log });
+  const rollout = new Rollout({ store, images, backend, table, defaults, readyTimeoutMs, graceMs, clock, log });
   if (on_stop === "remove") up.defer(() => rollout.removeAll());
   up.use(rollout);
   await rollout.open();
 
   const hasSecret = async (namespace: string, name: string) => (await readSecret(namespace, name)) !== undefined;
-  const functions = new Functions({ store, backend, rollout, defaults, deployWaitMs, namespaces, hasSecret, clock });
+  const functions = new Functions({
+    store,
+    images,
+    backend,
+    rollout,
+    defaults,
+    deployWaitMs,
+    namespaces,
+    hasSecret,
+    clock,
+  });
   up.use(new Usage({ backend, table, clock, log }));
   const invoke = openInvoke({ table, defaultNamespace, thaw: (replica) => backend.thaw(replica) });
-  const admin = await openApi({ functions, secrets, credentials, defaultNamespace, namespaces, version, log });
+  const admin = await openApi({
+    functions,
+    images: backend.images,
+    secrets,
+    credentials,
+    defaultNamespace,
+    namespaces,
+    version,
+    log,
+  });
   gateway.serve({ invoke, admin });
   up.defer(() => gateway.drain(drainMs));
   up.defer(() => rollout.endDeploys());
@@ -91,6 +117,7 @@ export interface HostNeeds {
   namespaces: () => readonly string[];
   isFunction: (name: string, namespace?: string) => boolean;
   readSecret: (namespace: string, name: string) => Promise<Buffer | undefined>;
+  usedImages: () => readonly UsedImage[];
   clock: Clock;
   log: Logger;
 }
@@ -126,13 +153,23 @@ export async function openHost(config: Config, needs: HostNeeds): Promise<{ back
     pluginDirs: network.plugins,
   });
 
-  const images = up.use(await openImages(config, containerd, log));
+  const disk = new Disk({
+    imageDirs: await containerd.server.imageRoots(config.containerd.snapshotter),
+    dataDir: paths.data,
+    reserve: config.images.disk_reserve,
+  });
+  const { gc_high: gcHigh, gc_low: gcLow, gc_min_age: gcMinAgeMs } = config.images;
+  const keeper = { disk, gcHigh, gcLow, gcMinAgeMs, namespaces, used: needs.usedImages };
+  const images = up.use(await openImages(config, containerd, log, keeper));
+  up.use(images.keeper.start());
   const settings = {
     runDir: paths.run,
     logsDir: paths.logs,
     bridge: network.bridge,
     cgroupParent: config.cgroup.parent,
     runcRoot: config.containerd.runc_root,
+    uploadsDir: join(paths.data, "uploads"),
+    maxUploadBytes: config.images.max_upload,
     pidsLimit: config.functions.pids_limit,
     watchdogDir: paths.watchdog || ownWatchdog,
   };
@@ -147,8 +184,13 @@ function bridgeAddress(config: Config): string {
   return hostAddress(parseSubnet(config.network.subnet));
 }
 
-/** Images as this configuration has them; also for `napd import`, which runs beside the daemon. */
-export function openImages(config: Config, containerd: Containerd, log: Logger): Promise<Images> {
+/** Images as this configuration has them; without a keeper for `napd import`, which runs beside the daemon. */
+export function openImages(
+  config: Config,
+  containerd: Containerd,
+  log: Logger,
+  keeper?: KeeperOptions,
+): Promise<Images> {
   return Images.open({
     containerd,
     registries: config.registries,
@@ -156,6 +198,7 @@ export function openImages(config: Config, containerd: Containerd, log: Logger):
     runDir: config.paths.run,
     lookupUser,
     log,
+    ...(keeper && { keeper }),
   });
 }
 

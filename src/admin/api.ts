@@ -2,17 +2,20 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import Fastify, { type FastifyInstance, type HTTPMethods, type RouteHandlerMethod } from "fastify";
 import { AppError, messageOf } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
+import type { BackendImages } from "../functions/backend.ts";
 import type { Functions } from "../functions/functions.ts";
 import type { Credentials } from "../store/credentials.ts";
 import type { SecretStore } from "../store/secrets.ts";
 import { authenticator } from "./auth.ts";
 import { errorHandler, maxBodyBytes, sendError } from "./errors.ts";
 import { functionRoutes } from "./functions.ts";
+import { imageRoutes } from "./images.ts";
 import { infoRoutes } from "./info.ts";
 import { secretRoutes } from "./secrets.ts";
 
 export interface ApiOptions {
   functions: Functions;
+  images: BackendImages;
   secrets: SecretStore;
   credentials: Credentials;
   defaultNamespace: string;
@@ -49,6 +52,10 @@ export async function openApi(options: ApiOptions): Promise<(req: IncomingMessag
     functionRoutes(add, options);
     secretRoutes(add, options);
     infoRoutes(add, options);
+    await system.register(async (streams) => {
+      takeAnyBodyAsStream(streams);
+      imageRoutes(adder(streams), options);
+    });
   });
   await app.ready();
   return (req, res) => {
@@ -68,6 +75,12 @@ function adder(app: FastifyInstance): AddResource {
       handler: (_request, reply) => sendError(reply, new AppError("METHOD_NOT_ALLOWED", [])),
     });
   };
+}
+
+/** The body is a stream for the handler to read: for what does not fit into memory. */
+function takeAnyBodyAsStream(app: FastifyInstance): void {
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser("*", (_request, payload, done) => done(null, payload));
 }
 
 /** An empty body is undefined. */

@@ -6,6 +6,7 @@ import { type FunctionId, keyOf } from "../base/names.ts";
 import type { FunctionStore } from "../store/functions.ts";
 import type { Address, Backend, ObservedReplica, ReplicaExit, ReplicaIdentity } from "./backend.ts";
 import { replicaId } from "./backend.ts";
+import type { ImageUse } from "./image-use.ts";
 import { Managed, type Observed, type Row, type Version } from "./managed.ts";
 import { plan } from "./plan.ts";
 import { type Policy, type PolicyDefaults, policyOf, replicaSpec } from "./policy.ts";
@@ -15,6 +16,7 @@ import type { Table } from "./table.ts";
 
 export interface RolloutOptions {
   store: FunctionStore<Version>;
+  images: ImageUse;
   backend: Backend;
   table: Table;
   defaults: PolicyDefaults;
@@ -104,7 +106,7 @@ export class Rollout implements AsyncDisposable {
   async removeAll(): Promise<void> {
     const { backend, graceMs } = this.#o;
     await Promise.all((await backend.list()).map((r) => backend.stop(r, graceMs)));
-    await backend.sweep({ replicas: [], functions: this.#o.store.list(), images: this.#images() });
+    await backend.sweep({ replicas: [], functions: this.#o.store.list(), images: this.#o.images.list() });
   }
 
   observe(id: FunctionId): Observed | undefined {
@@ -402,24 +404,15 @@ export class Rollout implements AsyncDisposable {
 
   /** Lets go of a prepared image unless a function needs it. */
   async releaseImage(namespace: string, image: string): Promise<void> {
-    if (this.#images().some((i) => i.namespace === namespace && i.image === image)) return;
+    if (this.#o.images.list().some((i) => i.namespace === namespace && i.image === image)) return;
     await this.#o.backend
       .release(namespace, image)
       .catch((e) => this.#o.log.warn({ image, err: messageOf(e) }, "image could not be released"));
   }
 
-  #images(): { namespace: string; image: string }[] {
-    const of = (row: Row) =>
-      [row.version, ...(row.previous ? [row.previous.version] : [])].map((v) => ({
-        namespace: row.namespace,
-        image: v.image,
-      }));
-    return this.#o.store.list().flatMap(of);
-  }
-
   async #sweep(): Promise<void> {
     const replicas = [...this.#functions.values()].flatMap((m) => [...m.replicas.values()].map((r) => r.identity));
-    await this.#o.backend.sweep({ replicas, functions: this.#o.store.list(), images: this.#images() });
+    await this.#o.backend.sweep({ replicas, functions: this.#o.store.list(), images: this.#o.images.list() });
   }
 
   #track(work: Promise<void>): void {

@@ -2,6 +2,7 @@ import { rm } from "node:fs/promises";
 import { AppError } from "../base/errors.ts";
 import type { Backend, ReplicaIdentity } from "../functions/backend.ts";
 import { type Host, logDir, namesOf } from "./context.ts";
+import { hostImages } from "./images.ts";
 import { listReplicas, tailOf, watchReplicas } from "./observe.ts";
 import { removeReplica } from "./remove.ts";
 import { startReplica } from "./start.ts";
@@ -14,6 +15,7 @@ export function hostBackend(host: Host): Backend {
     can: { freeze: true },
     prepare: async (namespace, image, policy, signal) =>
       (await host.images.ensure(namespace, image, policy, signal)).pin,
+    images: hostImages(host),
     release: (namespace, image) => host.images.unpin(namespace, image),
     start: (spec, signal) => startReplica(host, spec, signal),
     stop: (replica, graceMs) => removeReplica(host, replica, graceMs),

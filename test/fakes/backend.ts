@@ -12,6 +12,8 @@ import { type FunctionId, keyOf } from "../../src/base/names.ts";
 import {
   type Address,
   type Backend,
+  type BackendImages,
+  type ImageInfo,
   type ObservedReplica,
   type PullPolicy,
   type ReplicaExit,
@@ -103,6 +105,8 @@ export class FakeBackend implements Backend, AsyncDisposable {
   /** While it is set, starts wait for it before they do anything. */
   gate: Promise<void> | null = null;
   readonly #programs = new Map<string, Program>();
+  /** Images that functions need, as a real backend is told when it is made. */
+  readonly used: { namespace: string; image: string; by: string | null }[] = [];
   /** Image name to the pin of what was pushed last. */
   readonly #tags = new Map<string, string>();
   readonly #replicas = new Map<string, FakeReplica>();
@@ -180,6 +184,39 @@ export class FakeBackend implements Backend, AsyncDisposable {
     if (pin === undefined) throw new AppError("IMAGE_NOT_FOUND", [image, "the fake"]);
     this.pins.add(pin);
     return pin;
+  }
+
+  readonly images: BackendImages = {
+    list: async (namespace) =>
+      [...this.#tags].map(([name, pin]) => this.#info(namespace, name, pin)).sort((a, b) => (a.name < b.name ? -1 : 1)),
+    remove: async (namespace, name) => {
+      const pin = this.#tags.get(name);
+      if (pin === undefined) throw new AppError("IMAGE_UNKNOWN", [name, namespace]);
+      const { usedBy } = this.#info(namespace, name, pin);
+      if (usedBy.length > 0) throw new AppError("IMAGE_IN_USE", [name, usedBy.join(", ")]);
+      this.#tags.delete(name);
+      this.pins.delete(pin);
+    },
+    /** An archive is the text `image NAME`. */
+    import: async (namespace, upload) => {
+      let text = "";
+      for await (const piece of upload.body) text += piece;
+      if (!text.startsWith("image ")) throw new AppError("IMAGE_BAD_ARCHIVE", ["the uploaded archive", "it is none"]);
+      const name = upload.name ?? text.slice(6);
+      this.push(name);
+      return [this.#info(namespace, name, this.#tags.get(name)!)];
+    },
+    prune: async (namespaces) => {
+      const infos = [...this.#tags].map(([name, pin]) => this.#info(namespaces[0]!, name, pin));
+      const unused = infos.filter((info) => info.usedBy.length === 0);
+      for (const { name } of unused) this.#tags.delete(name);
+      return unused.map(({ name, namespace, digest, size }) => ({ name, namespace, digest, size }));
+    },
+  };
+
+  #info(namespace: string, name: string, pin: string): ImageInfo {
+    const usedBy = this.used.filter((u) => u.image === pin).flatMap((u) => u.by ?? []);
+    return { name, namespace, digest: pin, size: 1000, createdAt: 0, usedAt: 0, usedBy };
   }
 
   async release(_namespace: string, image: string): Promise<void> {

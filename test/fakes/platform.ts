@@ -5,6 +5,7 @@ import { Agent, request } from "undici";
 import { type Clock, systemClock } from "../../src/base/clock.ts";
 import { openLog } from "../../src/base/log.ts";
 import { Functions } from "../../src/functions/functions.ts";
+import { ImageUse } from "../../src/functions/image-use.ts";
 import type { Version } from "../../src/functions/managed.ts";
 import { Rollout } from "../../src/functions/rollout.ts";
 import { type FunctionSpec, parseDeployment } from "../../src/functions/spec.ts";
@@ -54,6 +55,7 @@ export async function openPlatform(options: PlatformOptions = {}): Promise<Platf
   const db = openState(path);
   up.defer(() => db.close());
   const store = new FunctionStore<Version>(db);
+  const images = new ImageUse(store);
   const backend = up.use(new FakeBackend());
   const table: Table = new Map();
   const secrets = new Set<string>();
@@ -63,6 +65,7 @@ export async function openPlatform(options: PlatformOptions = {}): Promise<Platf
   const makeRollout = () =>
     new Rollout({
       store,
+      images,
       backend,
       table,
       defaults,
@@ -74,6 +77,7 @@ export async function openPlatform(options: PlatformOptions = {}): Promise<Platf
   const openFunctions = () =>
     new Functions({
       store,
+      images,
       backend,
       rollout,
       defaults,
