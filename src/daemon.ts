@@ -8,8 +8,9 @@ import type { Logger } from "./base/log.ts";
 import { hostAddress, parseSubnet } from "./base/subnet.ts";
 import type { Config } from "./config.ts";
 import type { Backend } from "./functions/backend.ts";
+import { durationBounds } from "./functions/call-stats.ts";
 import { Functions } from "./functions/functions.ts";
-import { ImageUse, type UsedImage } from "./functions/image-use.ts";
+import { ImagesInUse, type UsedImage } from "./functions/images-in-use.ts";
 import type { Version } from "./functions/managed.ts";
 import { Rollout } from "./functions/rollout.ts";
 import type { Table } from "./functions/table.ts";
@@ -28,6 +29,8 @@ import { ensureFirewall, teardownFirewall } from "./host/net/firewall.ts";
 import { hostsText, openHostResolvers, resolvConfText } from "./host/net/resolv.ts";
 import { lookupUser } from "./host/oci/user.ts";
 import { openInvoke } from "./invoke/invoke.ts";
+import { openMetrics } from "./metrics/registry.ts";
+import { openMetricsServer } from "./metrics/server.ts";
 import { openCredentials } from "./store/credentials.ts";
 import { FunctionStore } from "./store/functions.ts";
 import { SecretStore } from "./store/secrets.ts";
@@ -59,7 +62,7 @@ export async function startDaemon(config: Config, version: string, log: Logger):
   const db = openState(config.paths.data);
   up.defer(() => db.close());
   const store = new FunctionStore<Version>(db);
-  const images = new ImageUse(store);
+  const images = new ImagesInUse(() => store.list());
   const secrets = new SecretStore(join(config.paths.data, "secrets"));
   const credentials = await openCredentials(join(config.paths.data, "credentials"));
 
@@ -91,18 +94,27 @@ export async function startDaemon(config: Config, version: string, log: Logger):
     hasSecret,
     clock,
   });
-  up.use(new Usage({ backend, table, clock, log }));
   const invoke = openInvoke({ table, defaultNamespace, thaw: (replica) => backend.thaw(replica) });
-  const admin = await openApi({
+  const usage = up.use(new Usage({ backend, table, clock, log }));
+  const { registry, countRequest } = openMetrics({
+    functions: () => functions.samples(),
+    usage: async () => usage.totals(),
+    durationBounds,
+    version,
+  });
+  up.use(await openMetricsServer(registry, config.metrics.listen));
+  const apiOptions = {
     functions,
     images: backend.images,
     secrets,
     credentials,
     defaultNamespace,
     namespaces,
+    countRequest,
     version,
     log,
-  });
+  };
+  const admin = await openApi(apiOptions);
   gateway.serve({ invoke, admin });
   up.defer(() => gateway.drain(drainMs));
   up.defer(() => rollout.endDeploys());

@@ -4,6 +4,7 @@ import { AppError, messageOf } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
 import type { BackendImages } from "../functions/backend.ts";
 import type { Functions } from "../functions/functions.ts";
+import type { CountRequest } from "../metrics/requests.ts";
 import type { Credentials } from "../store/credentials.ts";
 import type { SecretStore } from "../store/secrets.ts";
 import { authenticator } from "./auth.ts";
@@ -20,6 +21,7 @@ export interface ApiOptions {
   credentials: Credentials;
   defaultNamespace: string;
   namespaces: () => readonly string[];
+  countRequest: CountRequest;
   version: string;
   log: Logger;
 }
@@ -36,6 +38,12 @@ export async function openApi(options: ApiOptions): Promise<(req: IncomingMessag
   takeAnyBodyAsJson(app);
   app.setErrorHandler(errorHandler(options.log));
   app.setNotFoundHandler((_request, reply) => sendError(reply, new AppError("ROUTE_NOT_FOUND", [])));
+
+  // by the route's pattern without its parameters, so that no caller can make new series (contracts/api.md §2.10)
+  app.addHook("onResponse", async (request, reply) => {
+    const path = request.routeOptions.url?.replace(/\/:.*$/, "") ?? "other";
+    options.countRequest(request.method, path, reply.statusCode, reply.elapsedTime / 1000);
+  });
 
   const open = adder(app);
   open("/healthz", {

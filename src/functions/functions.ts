@@ -4,16 +4,17 @@ import { KeyedQueue } from "../base/keyed-queue.ts";
 import { type FunctionId, keyOf } from "../base/names.ts";
 import type { FunctionStore } from "../store/functions.ts";
 import type { Backend } from "./backend.ts";
-import type { ImageUse } from "./image-use.ts";
+import type { ImagesInUse } from "./images-in-use.ts";
 import type { Row, Version } from "./managed.ts";
 import { type Policy, type PolicyDefaults, policyOf } from "./policy.ts";
 import type { Rollout } from "./rollout.ts";
+import { type Sample, sampleOf } from "./samples.ts";
 import type { FunctionSpec } from "./spec.ts";
 import { type FunctionStatus, statusOf } from "./status.ts";
 
 export interface FunctionsOptions {
   store: FunctionStore<Version>;
-  images: ImageUse;
+  images: ImagesInUse;
   backend: Backend;
   rollout: Rollout;
   defaults: PolicyDefaults;
@@ -105,6 +106,11 @@ export class Functions {
     this.#checkNamespace(id.namespace);
     const observed = this.#o.rollout.observe(id);
     return observed && statusOf(observed);
+  }
+
+  /** Of all functions, for metrics. */
+  samples(): Sample[] {
+    return this.#o.rollout.observeAll().map(sampleOf);
   }
 
   #checkNamespace(namespace: string): void {

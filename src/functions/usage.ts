@@ -14,9 +14,11 @@ export interface FunctionUsage {
 }
 
 /** What metrics show of a function. */
-export interface FunctionTotals extends FunctionUsage, FunctionId {
+export interface FunctionTotals extends FunctionId {
   /** Since napd was started; never goes back, whatever replicas come and go. */
   readonly cpuSeconds: number;
+  /** Working set. */
+  readonly memoryBytes: number;
 }
 
 export interface UsageOptions {
@@ -71,16 +73,15 @@ export class Usage implements AsyncDisposable {
   /** As of the last sample: at once, at most about ten seconds old. */
   last(id: FunctionId): FunctionUsage {
     const used = this.#functions.get(keyOf(id));
-    return { cpu: used?.cpu ?? 0, totalMemoryBytes: used?.totalMemoryBytes ?? 0 };
+    return { cpu: Math.round((used?.cpu ?? 0) * 1000) / 1000, totalMemoryBytes: used?.totalMemoryBytes ?? 0 };
   }
 
   /** Of every function that has had a replica. */
   totals(): FunctionTotals[] {
-    return [...this.#functions.values()].map(({ id, cpu, totalMemoryBytes, cpuNanoseconds }) => ({
+    return [...this.#functions.values()].map(({ id, totalMemoryBytes, cpuNanoseconds }) => ({
       ...id,
-      cpu,
-      totalMemoryBytes,
       cpuSeconds: cpuNanoseconds / 1e9,
+      memoryBytes: totalMemoryBytes,
     }));
   }
 

@@ -3,10 +3,9 @@ import { formatBytes } from "../base/quantities.ts";
 import type { BackendImages, ImageInfo, ImageUpload } from "../functions/backend.ts";
 import type { ListedImage } from "./containerd/images.ts";
 import type { Host } from "./context.ts";
-import { inUse } from "./image/keeper.ts";
 import { parseReference, pinName } from "./image/reference.ts";
 import { spool } from "./image/spool.ts";
-import { msOf, pinLabel } from "./image/unused.ts";
+import { msOf, pinLabel, type UsedImage } from "./image/unused.ts";
 
 /** See BackendImages. A record that only keeps what a tag points to as well is not shown: it has no meaning of its own. */
 export function hostImages(host: Host): BackendImages {
@@ -16,7 +15,8 @@ export function hostImages(host: Host): BackendImages {
       const records = await containerd.images.list({ namespace });
       const named = new Set(records.filter((r) => !r.labels[pinLabel]).map(pinOf));
       const shown = records.filter((r) => !r.labels[pinLabel] || !named.has(r.name));
-      return (await Promise.all(shown.map((r) => describe(host, namespace, r)))).sort(byName);
+      const used = images.keeper.used();
+      return (await Promise.all(shown.map((r) => describe(host, namespace, r, used)))).sort(byName);
     },
 
     async remove(namespace, name) {
@@ -26,9 +26,10 @@ export function hostImages(host: Host): BackendImages {
       const { digest } = record.target;
       const pin = pinName(ref, digest);
       const content = { namespace, digest, names: [...new Set([ref.canonical, pin])] };
-      const isNeeded = () => images.keeper.users(namespace, pin).length > 0 || images.keeper.isHeld(content);
-      if (!(await images.keeper.remove(content, isNeeded)))
-        throw inUse(ref.canonical, images.keeper.users(namespace, pin));
+      // not by content, as a collection does: the same content under another name is nothing to who names this one
+      const users = () => usersOf(namespace, pin, images.keeper.used());
+      const isNeeded = () => users().length > 0 || images.keeper.isHeld(content);
+      if (!(await images.keeper.remove(content, isNeeded))) throw inUse(ref.canonical, users());
     },
 
     import: (namespace, upload, signal) => importUpload(host, namespace, upload, signal),
@@ -67,12 +68,17 @@ async function importUpload(
   const imported = await host.images.import(namespace, archive, name, watch.signal);
   const records = await host.containerd.images.list({ namespace });
   const names = new Set(imported.map((image) => image.ref));
-  return Promise.all(records.filter((r) => names.has(r.name)).map((r) => describe(host, namespace, r)));
+  const used = host.images.keeper.used();
+  return Promise.all(records.filter((r) => names.has(r.name)).map((r) => describe(host, namespace, r, used)));
 }
 
-async function describe(host: Host, namespace: string, record: ListedImage): Promise<ImageInfo> {
+async function describe(
+  host: Host,
+  namespace: string,
+  record: ListedImage,
+  used: readonly UsedImage[],
+): Promise<ImageInfo> {
   const { name, target, created_at, updated_at } = record;
-  const users = host.images.keeper.users(namespace, pinOf(record));
   return {
     name,
     namespace,
@@ -80,8 +86,21 @@ async function describe(host: Host, namespace: string, record: ListedImage): Pro
     size: (await host.images.sizeOf(namespace, name, target.digest)) ?? 0,
     createdAt: msOf(created_at),
     usedAt: msOf(updated_at),
-    usedBy: [...new Set(users.flatMap((u) => u.by ?? []))].sort(),
+    usedBy: functionsOf(usersOf(namespace, pinOf(record), used)),
   };
+}
+
+function usersOf(namespace: string, pin: string, used: readonly UsedImage[]): UsedImage[] {
+  return used.filter((u) => u.namespace === namespace && u.image === pin);
+}
+
+function functionsOf(users: readonly UsedImage[]): string[] {
+  return [...new Set(users.flatMap((u) => u.by ?? []))].sort();
+}
+
+function inUse(name: string, users: readonly UsedImage[]): AppError {
+  const functions = functionsOf(users).slice(0, 20).join(", ");
+  return new AppError("IMAGE_IN_USE", [name, functions ? `function ${functions}` : "a deployment that is under way"]);
 }
 
 /** What keeps the content of this record for a function; its own name when that is no reference of ours. */

@@ -5,7 +5,7 @@ import { Agent, request } from "undici";
 import { type Clock, systemClock } from "../../src/base/clock.ts";
 import { openLog } from "../../src/base/log.ts";
 import { Functions } from "../../src/functions/functions.ts";
-import { ImageUse } from "../../src/functions/image-use.ts";
+import { ImagesInUse } from "../../src/functions/images-in-use.ts";
 import type { Version } from "../../src/functions/managed.ts";
 import { Rollout } from "../../src/functions/rollout.ts";
 import { type FunctionSpec, parseDeployment } from "../../src/functions/spec.ts";
@@ -55,7 +55,7 @@ export async function openPlatform(options: PlatformOptions = {}): Promise<Platf
   const db = openState(path);
   up.defer(() => db.close());
   const store = new FunctionStore<Version>(db);
-  const images = new ImageUse(store);
+  const images = new ImagesInUse(() => store.list());
   const backend = up.use(new FakeBackend());
   const table: Table = new Map();
   const secrets = new Set<string>();

@@ -1,4 +1,4 @@
-import { AppError, messageOf } from "../../base/errors.ts";
+import { messageOf } from "../../base/errors.ts";
 import { Disk, type Need } from "./disk.ts";
 import type { Tools } from "./tools.ts";
 import { type Content, chooseUnused, groupImages, type ImageGroup, isUsed, type UsedImage } from "./unused.ts";
@@ -124,11 +124,12 @@ export class Keeper {
     const lists = await Promise.all(
       namespaces.map(async (ns) => groupImages(ns, await images.list({ namespace: ns }))),
     );
-    return chooseUnused(lists.flat(), { before, isNeeded: (group) => this.#isNeeded(group) });
+    const used = this.#o.used();
+    return chooseUnused(lists.flat(), { before, isNeeded: (group) => this.#isNeeded(group, used) });
   }
 
-  #isNeeded(content: Content): boolean {
-    return isUsed(content, this.#o.used()) || this.isHeld(content);
+  #isNeeded(content: Content, used = this.#o.used()): boolean {
+    return isUsed(content, used) || this.isHeld(content);
   }
 
   /** Whether work under way needs one of these names. */
@@ -136,9 +137,9 @@ export class Keeper {
     return [...this.#held].some((held) => held.namespace === namespace && names.includes(held.name));
   }
 
-  /** Functions and deploys that need an image, by its pin. */
-  users(namespace: string, pin: string): UsedImage[] {
-    return this.#o.used().filter((u) => u.namespace === namespace && u.image === pin);
+  /** What functions and deploys need right now. */
+  used(): readonly UsedImage[] {
+    return this.#o.used();
   }
 
   /**
@@ -175,13 +176,4 @@ export function openKeeper(tools: Tools, options: KeeperOptions | undefined): Ke
     tools,
     options ?? { disk, gcHigh: 100, gcLow: 100, gcMinAgeMs: 0, namespaces: () => [], used: () => [] },
   );
-}
-
-/** As IMAGE_IN_USE says it. */
-export function inUse(name: string, users: readonly UsedImage[]): AppError {
-  const functions = [...new Set(users.flatMap((u) => u.by ?? []))].sort();
-  return new AppError("IMAGE_IN_USE", [
-    name,
-    functions.length > 0 ? `function ${functions.slice(0, 20).join(", ")}` : "a deployment that is under way",
-  ]);
 }

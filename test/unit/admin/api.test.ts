@@ -98,6 +98,7 @@ async function open() {
     images,
     secrets,
     credentials: { user: "admin", password: "pass:word" },
+    countRequest: () => {},
     defaultNamespace: "fn",
     namespaces: () => ["fn", "team"],
     version: "1.2.3",
