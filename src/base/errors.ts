@@ -102,6 +102,25 @@ const catalogue = {
     say: (ref: string) =>
       `image ${ref} does not fit: no space left on the file system of containerd; free some or remove unused images`,
   },
+  DISK_LOW: {
+    status: 507,
+    say: (what: string, dir: string, free: string, needed: string, reserve: string) =>
+      `${what} does not fit: the file system of ${dir} has ${free} free, ${needed} are needed, and ${reserve} stay free (setting images.disk_reserve); delete functions, remove unused images with POST /system/images/prune, or enlarge the disk`,
+  },
+  IMAGE_UNKNOWN: {
+    status: 404,
+    say: (name: string, ns: string) =>
+      `image ${name} is not in namespace ${ns}; GET /system/images lists those that are`,
+  },
+  IMAGE_IN_USE: {
+    status: 409,
+    say: (name: string, users: string) => `image ${name} is used by ${users}; delete what uses it first`,
+  },
+  IMAGE_TOO_LARGE: {
+    status: 413,
+    say: (limit: string) =>
+      `the image archive is larger than ${limit}, packed or unpacked; setting images.max_upload allows more`,
+  },
   IMAGE_MISSING: {
     status: 400,
     say: (ref: string) =>

@@ -1,12 +1,5 @@
 import type { Observed } from "./managed.ts";
 
-/** What a function uses of the machine, over all of its replicas. */
-export interface Usage {
-  /** Thousandths of a core. */
-  cpu: number;
-  totalMemoryBytes: number;
-}
-
 /** FunctionStatus of contracts/api.md §2.1, with two fields of our own that other clients ignore. */
 export interface FunctionStatus {
   name: string;
