@@ -10,16 +10,20 @@ import type { Config } from "./config.ts";
 import type { Backend } from "./functions/backend.ts";
 import { durationBounds } from "./functions/call-stats.ts";
 import { Functions } from "./functions/functions.ts";
+import { ImagesInUse, type UsedImage } from "./functions/images-in-use.ts";
 import type { Version } from "./functions/managed.ts";
 import { Namespaces } from "./functions/namespaces.ts";
 import { Rollout } from "./functions/rollout.ts";
 import { Secrets } from "./functions/secrets.ts";
 import type { Table } from "./functions/table.ts";
+import { Usage } from "./functions/usage.ts";
 import { openGateway } from "./gateway/server.ts";
 import { hostBackend } from "./host/backend.ts";
 import { openFreezer, removeParentGroups } from "./host/cgroup.ts";
 import { type Containerd, openContainerd } from "./host/containerd/client.ts";
+import { Disk } from "./host/image/disk.ts";
 import { Images } from "./host/image/images.ts";
+import type { KeeperOptions } from "./host/image/keeper.ts";
 import { namespaceLabels } from "./host/namespaces.ts";
 import { ensureBridge, teardownBridge, uplinkMtu } from "./host/net/bridge.ts";
 import { Cni } from "./host/net/cni.ts";
@@ -63,6 +67,7 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
   const db = openState(config.paths.data);
   up.defer(() => db.close());
   const store = new FunctionStore<Version>(db);
+  const images = new ImagesInUse(() => store.list());
   const namespaceStore = new NamespaceStore(db);
   Namespaces.ensureDefault(namespaceStore, defaultNamespace);
   const secretStore = new SecretStore(join(config.paths.data, "secrets"));
@@ -75,19 +80,23 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
     await openHost(config, {
       ...{ gatewayPort: gateway.port, namespaces: namespaceNames },
       ...{ isFunction, readSecret, clock, log },
+      usedImages: () => images.list(),
     }),
   );
 
   const defaults = { timeoutMs: config.gateway.upstream_timeout, pullPolicy: config.images.pull_policy };
   const { ready_timeout: readyTimeoutMs, grace: graceMs, deploy_wait: deployWaitMs, on_stop } = config.functions;
-  const rollout = new Rollout({ store, backend, table, defaults, readyTimeoutMs, graceMs, clock, log });
+  const rollout = new Rollout({
+    ...{ store, images, backend, table, defaults, readyTimeoutMs, graceMs },
+    ...{ startsAtOnce: config.functions.starts_at_once, clock, log },
+  });
   if (on_stop === "remove") up.defer(() => rollout.removeAll());
   up.use(rollout);
   await rollout.open();
 
   const hasSecret = async (namespace: string, name: string) => (await readSecret(namespace, name)) !== undefined;
   const functions = new Functions({
-    ...{ store, backend, rollout, defaults, deployWaitMs },
+    ...{ store, images, backend, rollout, defaults, deployWaitMs },
     ...{ namespaces: namespaceNames, hasSecret, clock },
   });
   const occupants = (namespace: string) => functions.occupants(namespace);
@@ -99,15 +108,17 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
   const overwrite = config.api.secret_overwrite;
   const secrets = new Secrets({ store: secretStore, namespaces, backend, overwrite });
   const invoke = openInvoke({ table, defaultNamespace, thaw: (replica) => backend.thaw(replica) });
+  const usage = up.use(new Usage({ backend, table, clock, log }));
   const { registry, countRequest } = openMetrics({
     functions: () => functions.samples(),
-    usage: async () => [],
+    usage: async () => usage.totals(),
     durationBounds,
     version: release.version,
   });
   up.use(await openMetricsServer(registry, config.metrics.listen));
   const admin = await openApi({
-    ...{ functions, secrets, namespaces, credentials, defaultNamespace, release, countRequest, log },
+    ...{ functions, images: backend.images, secrets, namespaces, credentials, defaultNamespace },
+    ...{ usage: (id) => usage.of(id), release, countRequest, log },
     upsert: config.api.upsert,
     providerName: config.api.provider_name,
     functionLabel: config.api.function_label,
@@ -126,6 +137,7 @@ export interface HostNeeds {
   namespaces: () => readonly string[];
   isFunction: (name: string, namespace?: string) => boolean;
   readSecret: (namespace: string, name: string) => Promise<Buffer | undefined>;
+  usedImages: () => readonly UsedImage[];
   clock: Clock;
   log: Logger;
 }
@@ -161,13 +173,23 @@ export async function openHost(config: Config, needs: HostNeeds): Promise<{ back
     pluginDirs: network.plugins,
   });
 
-  const images = up.use(await openImages(config, containerd, log));
+  const disk = new Disk({
+    imageDirs: await containerd.server.imageRoots(config.containerd.snapshotter),
+    dataDir: paths.data,
+    reserve: config.images.disk_reserve,
+  });
+  const { gc_high: gcHigh, gc_low: gcLow, gc_min_age: gcMinAgeMs } = config.images;
+  const keeper = { disk, gcHigh, gcLow, gcMinAgeMs, namespaces, used: needs.usedImages };
+  const images = up.use(await openImages(config, containerd, log, keeper));
+  up.use(images.keeper.start());
   const settings = {
     runDir: paths.run,
     logsDir: paths.logs,
     bridge: network.bridge,
     cgroupParent: config.cgroup.parent,
     runcRoot: config.containerd.runc_root,
+    uploadsDir: join(paths.data, "uploads"),
+    maxUploadBytes: config.images.max_upload,
     pidsLimit: config.functions.pids_limit,
     watchdogDir: paths.watchdog || ownWatchdog,
   };
@@ -182,8 +204,13 @@ function bridgeAddress(config: Config): string {
   return hostAddress(parseSubnet(config.network.subnet));
 }
 
-/** Images as this configuration has them; also for `napd import`, which runs beside the daemon. */
-export function openImages(config: Config, containerd: Containerd, log: Logger): Promise<Images> {
+/** Images as this configuration has them; without a keeper for `napd import`, which runs beside the daemon. */
+export function openImages(
+  config: Config,
+  containerd: Containerd,
+  log: Logger,
+  keeper?: KeeperOptions,
+): Promise<Images> {
   return Images.open({
     containerd,
     registries: config.registries,
@@ -191,6 +218,7 @@ export function openImages(config: Config, containerd: Containerd, log: Logger):
     runDir: config.paths.run,
     lookupUser,
     log,
+    ...(keeper && { keeper }),
   });
 }
 

@@ -4,15 +4,17 @@ import { AppError, messageOf } from "../base/errors.ts";
 import { parseJson } from "../base/json.ts";
 import type { Logger } from "../base/log.ts";
 import type { FunctionId } from "../base/names.ts";
+import type { BackendImages } from "../functions/backend.ts";
 import type { Functions } from "../functions/functions.ts";
 import type { Namespaces } from "../functions/namespaces.ts";
 import type { Secrets } from "../functions/secrets.ts";
-import type { Usage } from "../functions/status.ts";
+import type { FunctionUsage } from "../functions/usage.ts";
 import type { CountRequest } from "../metrics/requests.ts";
 import type { Credentials } from "../store/credentials.ts";
 import { authenticator } from "./auth.ts";
 import { errorHandler, frameworkError, maxBodyBytes, sendError } from "./errors.ts";
 import { functionRoutes } from "./functions.ts";
+import { imageRoutes } from "./images.ts";
 import { type InfoOptions, infoRoutes } from "./info.ts";
 import { namespaceRoutes } from "./namespaces.ts";
 import { cleanTarget } from "./paths.ts";
@@ -20,6 +22,7 @@ import { secretRoutes } from "./secrets.ts";
 
 export interface ApiOptions extends InfoOptions {
   functions: Functions;
+  images: BackendImages;
   secrets: Secrets;
   namespaces: Namespaces;
   credentials: Credentials;
@@ -28,8 +31,8 @@ export interface ApiOptions extends InfoOptions {
   upsert: boolean;
   /** Whether functions are shown with the label `faas_function`. */
   functionLabel: boolean;
-  /** What a function uses of the machine, when somebody measures it. */
-  usage?: (id: FunctionId) => Promise<Usage | undefined>;
+  /** What a function uses of the machine. */
+  usage: (id: FunctionId) => Promise<FunctionUsage>;
   countRequest: CountRequest;
   log: Logger;
 }
@@ -80,6 +83,10 @@ export async function openApi(options: ApiOptions): Promise<(req: IncomingMessag
     secretRoutes(add, options);
     namespaceRoutes(add, options);
     infoRoutes(add, options);
+    await system.register(async (streams) => {
+      takeAnyBodyAsStream(streams);
+      imageRoutes(adder(streams), options);
+    });
   });
   await app.ready();
   return (req, res) => {
@@ -100,6 +107,12 @@ function adder(app: FastifyInstance): AddResource {
     const others = app.supportedMethods.filter((m) => !allowed.includes(m as HTTPMethods)) as HTTPMethods[];
     app.route({ method: others, url, onRequest: async () => refuse(), handler: refuse });
   };
+}
+
+/** The body is a stream for the handler to read: for what does not fit into memory. */
+function takeAnyBodyAsStream(app: FastifyInstance): void {
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser("*", (_request, payload, done) => done(null, payload));
 }
 
 /** An empty body is undefined. */

@@ -102,6 +102,25 @@ const catalogue = {
     say: (ref: string) =>
       `image ${ref} does not fit: no space left on the file system of containerd; free some or remove unused images`,
   },
+  DISK_LOW: {
+    status: 507,
+    say: (what: string, dir: string, free: string, needed: string, reserve: string) =>
+      `${what} does not fit: the file system of ${dir} has ${free} free, ${needed} are needed, and ${reserve} stay free (setting images.disk_reserve); delete functions, remove unused images with POST /system/images/prune, or enlarge the disk`,
+  },
+  IMAGE_UNKNOWN: {
+    status: 404,
+    say: (name: string, ns: string) =>
+      `image ${name} is not in namespace ${ns}; GET /system/images lists those that are`,
+  },
+  IMAGE_IN_USE: {
+    status: 409,
+    say: (name: string, users: string) => `image ${name} is used by ${users}; delete what uses it first`,
+  },
+  IMAGE_TOO_LARGE: {
+    status: 413,
+    say: (limit: string) =>
+      `the image archive is larger than ${limit}, packed or unpacked; setting images.max_upload allows more`,
+  },
   IMAGE_MISSING: {
     status: 400,
     say: (ref: string) =>
@@ -123,8 +142,14 @@ const catalogue = {
   STOP_FAILED: { status: 500, say: (id: string, why: string) => `replica ${id} could not be stopped: ${why}` },
   REPLICA_EXITED: {
     status: 500,
-    say: (id: string, code: number, tail: string) =>
-      `replica ${id} exited with code ${code} before it was ready${tail && `; its last output: ${tail}`}`,
+    say: (id: string, code: number, when: string, tail: string) =>
+      `replica ${id} exited with code ${code} ${when}${tail && `; its last output: ${tail}`}`,
+  },
+  REPLICA_LOST: { status: 500, say: (id: string) => `replica ${id} is gone, and nobody saw it end; it is replaced` },
+  REPLICA_UNHEALTHY: {
+    status: 500,
+    say: (id: string, times: number, what: string) =>
+      `replica ${id} failed its health check ${times} times in a row (${what}) and is replaced`,
   },
   REPLICA_OOM: {
     status: 500,
@@ -147,6 +172,11 @@ const catalogue = {
   CONFIG: { status: 500, say: (why: string) => why },
   HOST_COMMAND: { status: 500, say: (command: string, why: string) => `${command} failed: ${why}` },
   HOST_LACKS: { status: 500, say: (what: string, remedy: string) => `this machine lacks ${what}: ${remedy}` },
+  DISK_FULL: {
+    status: 507,
+    say: (what: string) =>
+      `no space is left on this machine for ${what}; free some on the file systems of paths.data, paths.run and paths.logs`,
+  },
   CONTAINERD: {
     status: 500,
     say: (call: string, code: string, why: string) => `containerd answered ${call} with ${code}: ${why}`,

@@ -1,9 +1,11 @@
 import { type Clock, within } from "../base/clock.ts";
 import { AppError } from "../base/errors.ts";
+import { failpoint } from "../base/failpoints.ts";
 import { KeyedQueue } from "../base/keyed-queue.ts";
 import { type FunctionId, keyOf } from "../base/names.ts";
 import type { FunctionStore } from "../store/functions.ts";
 import type { Backend } from "./backend.ts";
+import type { ImagesInUse } from "./images-in-use.ts";
 import type { Row, Version } from "./managed.ts";
 import { type Policy, type PolicyDefaults, policyOf } from "./policy.ts";
 import type { Rollout } from "./rollout.ts";
@@ -13,6 +15,7 @@ import { type FunctionStatus, statusOf } from "./status.ts";
 
 export interface FunctionsOptions {
   store: FunctionStore<Version>;
+  images: ImagesInUse;
   backend: Backend;
   rollout: Rollout;
   defaults: PolicyDefaults;
@@ -62,6 +65,8 @@ export class Functions {
     await this.#checkPlace(spec, kind);
     const image = await this.#o.backend.prepare(spec.namespace, spec.image, policy.pullPolicy, signal);
     try {
+      failpoint("deploy.prepared");
+      using _ = this.#o.images.hold(spec.namespace, image);
       const { applied } = await this.#changes.run(keyOf(spec), async () => {
         await this.#checkPlace(spec, kind); // a pull takes its time: look again
         return { applied: this.#o.rollout.apply(this.#write(spec, { spec, image }, policy)) };

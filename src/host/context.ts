@@ -18,6 +18,10 @@ export interface HostSettings {
   readonly cgroupParent: string;
   /** runc's state directory; empty for containerd's choice. */
   readonly runcRoot: string;
+  /** Uploads are kept here while they come in. */
+  readonly uploadsDir: string;
+  /** Bytes of an archive of images, packed and unpacked. */
+  readonly maxUploadBytes: number;
   readonly pidsLimit: number;
   /** The self-contained watchdog (scripts/build-watchdog.ts); need not exist as long as no image needs it. */
   readonly watchdogDir: string;

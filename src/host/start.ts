@@ -1,6 +1,6 @@
 import { access, mkdir, open } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
-import { AppError, messageOf } from "../base/errors.ts";
+import { AppError, messageOf, systemCode } from "../base/errors.ts";
 import { failpoint } from "../base/failpoints.ts";
 import type { Address, ReplicaSpec } from "../functions/backend.ts";
 import { jsonAny } from "./containerd/channel.ts";
@@ -56,6 +56,7 @@ export async function startReplica(host: Host, spec: ReplicaSpec, signal?: Abort
     );
     if (aborted) throw signal?.reason;
     if (e instanceof AppError && e.code !== "CONTAINERD") throw e;
+    if (systemCode(e) === "ENOSPC") throw new AppError("DISK_FULL", [`replica ${names.container}`], { cause: e });
     throw new AppError("START_FAILED", [names.container, messageOf(e)], { cause: e });
   }
 }
@@ -74,6 +75,7 @@ async function makeTask(
   resolving.catch(() => {}); // awaited below, unless there is no lease
   // keeps the snapshot until the container record does
   await using lease = await containerd.leases.open(namespace, "start", leaseMs);
+  failpoint("start.lease");
   const image = await resolving;
   if (!image) throw new AppError("IMAGE_MISSING", [spec.image]);
   const injected = injectedEnvironment({ choice: spec.watchdog, env: spec.env, image: image.config });
@@ -104,6 +106,7 @@ async function makeTask(
   );
   failpoint("start.container");
   await Promise.all([filesMade, namespaceMade]);
+  failpoint("start.files");
   const { logFile, container } = names;
   const request = {
     container_id: container,

@@ -16,11 +16,13 @@ backendContract("the fake", async () => {
   });
   backend.push("exits:1", { says: "first words\nlast words\n", exitsWith: 7 });
   backend.push("broken:1", { broken: "no such file" });
+  backend.push("spare:1");
   return {
     backend,
+    used: backend.used,
     namespace: "fn",
     secrets: backend.secrets,
-    images: { web: "web:1", exits: "exits:1", broken: "broken:1", absent: "absent:1" },
+    images: { web: "web:1", exits: "exits:1", broken: "broken:1", spare: "spare:1", absent: "absent:1" },
     traces: async () => backend.holds().filter((line) => line.startsWith("replica ")),
     halfMake: (replica) => backend.halfMake(replica),
     [Symbol.asyncDispose]: () => backend[Symbol.asyncDispose](),

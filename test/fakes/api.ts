@@ -21,6 +21,8 @@ export interface ApiParts {
   namespaces: NamespaceStore;
   secrets: SecretStore;
   backend: FakeBackend;
+  /** Without it, the backend's. */
+  images?: ApiOptions["images"];
 }
 
 export interface Ask {
@@ -55,6 +57,8 @@ export async function serveApi(
     functions: functions as ApiOptions["functions"],
     secrets: new Secrets({ store: parts.secrets, namespaces, backend, overwrite }),
     namespaces,
+    images: parts.images ?? backend.images,
+    usage: async () => ({ cpu: 12.5, totalMemoryBytes: 4096 }),
     credentials: { user: "admin", password: "pass:word" },
     countRequest: () => {},
     defaultNamespace: "fn",

@@ -5,6 +5,7 @@ import { Agent, request } from "undici";
 import { type Clock, systemClock } from "../../src/base/clock.ts";
 import { openLog } from "../../src/base/log.ts";
 import { Functions } from "../../src/functions/functions.ts";
+import { ImagesInUse } from "../../src/functions/images-in-use.ts";
 import type { Version } from "../../src/functions/managed.ts";
 import { Namespaces } from "../../src/functions/namespaces.ts";
 import { Rollout } from "../../src/functions/rollout.ts";
@@ -26,6 +27,7 @@ export interface PlatformOptions {
   readyTimeoutMs?: number;
   graceMs?: number;
   timeoutMs?: number;
+  startsAtOnce?: number;
   clock?: Clock;
 }
 
@@ -58,6 +60,7 @@ export async function openPlatform(options: PlatformOptions = {}): Promise<Platf
   up.defer(() => db.close());
   db.exec("PRAGMA synchronous = OFF"); // no test here cuts the power
   const store = new FunctionStore<Version>(db);
+  const images = new ImagesInUse(() => store.list());
   const backend = up.use(new FakeBackend());
   const table: Table = new Map();
   const secrets = new SecretStore(`${path}/secrets`);
@@ -69,17 +72,20 @@ export async function openPlatform(options: PlatformOptions = {}): Promise<Platf
   const makeRollout = () =>
     new Rollout({
       store,
+      images,
       backend,
       table,
       defaults,
       readyTimeoutMs: options.readyTimeoutMs ?? 5000,
       graceMs: options.graceMs ?? 5000,
+      startsAtOnce: options.startsAtOnce ?? 100,
       clock,
       log: openLog("silent"),
     });
   const openFunctions = () =>
     new Functions({
       store,
+      images,
       backend,
       rollout,
       defaults,

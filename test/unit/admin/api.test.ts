@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { after, suite, test } from "node:test";
 import { AppError } from "../../../src/base/errors.ts";
+import type { BackendImages, ImageInfo, ImageUpload } from "../../../src/functions/backend.ts";
 import type { DeployOutcome, Functions } from "../../../src/functions/functions.ts";
 import type { FunctionStatus } from "../../../src/functions/status.ts";
 import { NamespaceStore } from "../../../src/store/namespaces.ts";
@@ -49,6 +50,34 @@ class FakeFunctions implements Pick<Functions, "deploy" | "remove" | "scale" | "
   }
 }
 
+/** Has one image, web:1, which function web uses; takes every archive but "nonsense". */
+class FakeImages implements BackendImages {
+  readonly calls: unknown[] = [];
+  readonly info: ImageInfo = {
+    ...{ name: "docker.io/library/web:1", namespace: "fn", digest: `sha256:${"0".repeat(64)}`, size: 10 },
+    ...{ createdAt: 1e12, usedAt: 1e12, usedBy: ["web"] },
+  };
+  async list(namespace: string): Promise<ImageInfo[]> {
+    return namespace === "fn" ? [this.info] : [];
+  }
+  async remove(namespace: string, name: string): Promise<void> {
+    this.calls.push(["remove", namespace, name]);
+    if (name === "web:1") throw new AppError("IMAGE_IN_USE", [name, "function web"]);
+    if (name !== "old:1") throw new AppError("IMAGE_UNKNOWN", [name, namespace]);
+  }
+  async import(namespace: string, { body, size, name }: ImageUpload): Promise<ImageInfo[]> {
+    if (size !== undefined && size > 1e6) throw new AppError("IMAGE_TOO_LARGE", ["1 MB"]);
+    let text = "";
+    for await (const piece of body) text += piece;
+    this.calls.push(["import", namespace, size, name, text]);
+    if (text === "nonsense") throw new AppError("IMAGE_BAD_ARCHIVE", ["the uploaded archive", "it is none"]);
+    return [this.info];
+  }
+  async prune(namespaces: readonly string[]) {
+    return namespaces.map((namespace) => ({ name: "old:1", namespace, digest: "sha256:1", size: 1 }));
+  }
+}
+
 /** One for all tests, and not on disk: making it takes longer than most tests. */
 const stateDir = await tmpDir();
 const db = openState(stateDir.path);
@@ -62,22 +91,26 @@ async function open(options: Parameters<typeof serveApi>[1] = {}) {
   await using up = new AsyncDisposableStack();
   const dir = up.use(await tmpDir());
   const functions = new FakeFunctions();
+  const images = new FakeImages();
   const backend = new FakeBackend();
   const secrets = new SecretStore(`${dir.path}/secrets`);
   db.exec("DELETE FROM namespaces");
   const namespaces = new NamespaceStore(db);
   for (const name of ["fn", "team"])
     namespaces.put({ name, labels: { openfaas: "1" }, annotations: {}, leaving: false });
-  const { ask, port } = up.use(await serveApi({ functions, namespaces, secrets, backend }, options));
+  const { ask, port } = up.use(await serveApi({ functions, namespaces, secrets, backend, images }, options));
   const stack = up.move();
-  return { ask, port, functions, secrets, namespaces, backend, [Symbol.asyncDispose]: () => stack.disposeAsync() };
+  return {
+    ...{ ask, port, functions, secrets, namespaces, backend, images },
+    [Symbol.asyncDispose]: () => stack.disposeAsync(),
+  };
 }
 
 const web = { service: "web", image: "web:1" };
 const id = { name: "web", namespace: "fn" };
 
 /** Every route behind the password, with a body that it takes and what it answers then. */
-const routes: { method: string; path: string; body?: unknown; status: number }[] = [
+const routes: { method: string; path: string; body?: unknown; status: number; json?: true }[] = [
   { method: "GET", path: "/system/functions", status: 200 },
   { method: "POST", path: "/system/functions", body: web, status: 202 },
   { method: "PUT", path: "/system/functions", body: web, status: 202 },
@@ -88,6 +121,10 @@ const routes: { method: string; path: string; body?: unknown; status: number }[]
   { method: "POST", path: "/system/secrets", body: { name: "new", value: "x" }, status: 202 },
   { method: "PUT", path: "/system/secrets", body: { name: "key", value: "x" }, status: 202 },
   { method: "DELETE", path: "/system/secrets", body: { name: "key" }, status: 202 },
+  { method: "GET", path: "/system/images", status: 200 },
+  { method: "POST", path: "/system/images", body: "archive", status: 201, json: true },
+  { method: "DELETE", path: "/system/images", body: { name: "old:1" }, status: 202 },
+  { method: "POST", path: "/system/images/prune", status: 200, json: true },
   { method: "GET", path: "/system/info", status: 200 },
   { method: "GET", path: "/system/namespaces", status: 200 },
   ...["/system/namespace", "/system/namespaces"].flatMap((path) => [
@@ -121,7 +158,7 @@ suite("every route of the API", () => {
       }
   });
 
-  for (const { method, path, body, status } of routes) {
+  for (const { method, path, body, status, json } of routes) {
     for (const { says, authorization } of refused)
       test(`${method} ${path} with ${says} is answered 401, and nothing happens`, async () => {
         await using api = await open();
@@ -141,7 +178,7 @@ suite("every route of the API", () => {
         await api.secrets.put("fn", "key", Buffer.from("old"));
         const answer = await api.ask(method, path, { body, authorization: basic("admin", "pass:word", scheme) });
         assert.equal(answer.status, status, answer.text);
-        if (method !== "GET") assert.equal(answer.text, "");
+        if (method !== "GET" && !json) assert.equal(answer.text, "");
         else assert.match(answer.headers["content-type"]!, /^application\/json/);
       });
   }
@@ -296,7 +333,7 @@ suite("health", () => {
 });
 
 suite("a body", () => {
-  const posts = routes.filter((r) => r.body !== undefined);
+  const posts = routes.filter((r) => typeof r.body === "object");
   for (const { method, path, body, status } of posts) {
     for (const type of [undefined, "application/json", "text/plain", "application/x-www-form-urlencoded", "nonsense"])
       test(`${method} ${path} is read as JSON when its type is ${type}`, async () => {
@@ -390,7 +427,7 @@ suite("functions", () => {
       new AppError("SECRET_MISSING", ["key", "fn"]),
       new AppError("NAMESPACE_NOT_FOUND", ["fn"]),
       new AppError("IMAGE_REGISTRY_UNREACHABLE", ["web:1", "r.example", "refused"]),
-      new AppError("REPLICA_EXITED", ["web.1.0", 7, "oops"]),
+      new AppError("REPLICA_EXITED", ["web.1.0", 7, "before it was ready", "oops"]),
       new AppError("SHUTTING_DOWN", []),
     ];
     for (const error of failures)
@@ -517,7 +554,7 @@ suite("functions", () => {
   ] as const)
     test(`what it uses is ${isShown ? "" : "not "}told for "${query}"`, async () => {
       const used = { cpu: 12.5, totalMemoryBytes: 4096 };
-      await using api = await open({ usage: async ({ name }) => (name === "web" ? used : undefined) });
+      await using api = await open({ usage: async () => used });
       const { usage } = JSON.parse((await api.ask("GET", `/system/function/web${query}`)).text);
       assert.deepEqual(usage, isShown ? used : undefined);
     });
@@ -544,7 +581,7 @@ suite("functions", () => {
     assert.deepEqual([status, /namespace ghost/.test(text)], [400, true]);
   });
 
-  for (const path of ["web", "web.fn", "we%62", "web?usage=1", "web?namespace=fn", "web.team?namespace=fn"])
+  for (const path of ["web", "web.fn", "we%62", "web?usage=0", "web?namespace=fn", "web.team?namespace=fn"])
     test(`GET /system/function/${path} tells of the function`, async () => {
       await using api = await open();
       assert.deepEqual(JSON.parse((await api.ask("GET", `/system/function/${path}`)).text), status);
@@ -705,5 +742,50 @@ suite("what napd says of itself", () => {
   test("goes to nobody: there is no telemetry", async () => {
     await using api = await open();
     assert.equal((await api.ask("GET", "/system/telemetry")).status, 404);
+  });
+});
+
+suite("images", () => {
+  test("are listed as JSON, with times as text", async () => {
+    await using api = await open();
+    const [image] = JSON.parse((await api.ask("GET", "/system/images")).text);
+    const time = "2001-09-09T01:46:40.000Z";
+    assert.deepEqual(image, { ...api.images.info, createdAt: time, usedAt: time });
+    assert.equal((await api.ask("GET", "/system/images?namespace=team")).text, "[]");
+    assert.equal((await api.ask("GET", "/system/images?namespace=other")).status, 400);
+  });
+
+  test("an upload reaches the import whole, with its length, name and namespace, whatever type it says to be", async () => {
+    await using api = await open();
+    const body = "x".repeat(900_000);
+    const path = "/system/images?name=web:1&namespace=team";
+    const answer = await api.ask("POST", path, { body, headers: { "Content-Type": "application/x-tar" } });
+    assert.deepEqual([answer.status, JSON.parse(answer.text)[0].name], [201, "docker.io/library/web:1"]);
+    assert.deepEqual(api.images.calls, [["import", "team", 900_000, "web:1", body]]);
+  });
+
+  const refusals: [what: string, method: string, path: string, body: string, status: number, text: RegExp][] = [
+    ["no archive at all", "POST", "/system/images", "", 400, /no body/],
+    ["an archive that is none", "POST", "/system/images", "nonsense", 400, /not an image archive/],
+    ["one that is too large, before it is read", "POST", "/system/images", "x".repeat(9e6), 413, /images\.max_upload/],
+    ["an upload to nowhere", "POST", "/system/images?namespace=no", "archive", 400, /namespace no is not valid/],
+    ["removal of what is used", "DELETE", "/system/images?name=web:1", "", 409, /used by function web/],
+    ["removal of what is not there", "DELETE", "/system/images?name=none", "", 404, /none is not in namespace fn/],
+    ["removal of nothing in particular", "DELETE", "/system/images", "", 400, /name/],
+    ["pruning nowhere", "POST", "/system/images/prune?namespace=no", "", 400, /namespace no is not valid/],
+  ];
+  for (const [what, method, path, body, status, text] of refusals)
+    test(`${what} is refused`, async () => {
+      await using api = await open();
+      const answer = await api.ask(method, path, { body });
+      assert.deepEqual([answer.status, text.test(answer.text)], [status, true], answer.text);
+    });
+
+  test("pruning is for one namespace, or for all", async () => {
+    await using api = await open();
+    const names = async (path: string) =>
+      JSON.parse((await api.ask("POST", path)).text).map((i: { namespace: string }) => i.namespace);
+    assert.deepEqual(await names("/system/images/prune?namespace=team"), ["team"]);
+    assert.deepEqual(await names("/system/images/prune"), ["fn", "team"]);
   });
 });
