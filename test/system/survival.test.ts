@@ -96,43 +96,6 @@ suite("survival", () => {
     assert.equal(listed.length, 1);
   });
 
-  for (const point of ["start.netns", "start.snapshot", "start.container", "start.task", "start.started"]) {
-    test(`napd killed in a deploy at ${point}: the deploy is finished by the next one`, async () => {
-      await world.napd().stop(30_000);
-      await world.start({ "images.pull_policy": "Never" }, { NAPD_FAILPOINTS: `${point}=exit` });
-      // adopted, not started: so the point is passed by the deploy alone
-      await assert.rejects(world.api("POST", "/system/functions", { service: "half", image: "web:1" }));
-      await world.napd().exited;
-      await world.start({ "images.pull_policy": "Never" });
-      await eventually(
-        () => world.call("/function/half"),
-        (answer) => answer.status === 200,
-      );
-      assert.equal((await world.api("DELETE", "/system/functions", { functionName: "half" })).status, 202);
-      const ofHalf = (await world.traces()).filter((t) => t.includes("half"));
-      assert.deepEqual(ofHalf, []);
-      await assertAlive();
-    });
-
-    test(`a start that fails at ${point} leaves nothing`, async () => {
-      await world.napd().stop(30_000);
-      await world.start({ "images.pull_policy": "Never" }, { NAPD_FAILPOINTS: `${point}=error` });
-      const answer = await world.api("POST", "/system/functions", { service: "half", image: "web:1" });
-      assert.equal(answer.status, 500);
-      assert.match(answer.text, new RegExp(`failpoint ${point}`));
-      // fails once: the retry serves
-      await eventually(
-        () => world.call("/function/half"),
-        (a) => a.status === 200,
-      );
-      assert.equal((await world.api("DELETE", "/system/functions", { functionName: "half" })).status, 202);
-      assert.deepEqual(
-        (await world.traces()).filter((t) => t.includes("half")),
-        [],
-      );
-    });
-  }
-
   test("after all this, deleting the function leaves nothing", async () => {
     assert.equal((await world.api("DELETE", "/system/functions", { functionName: "web" })).status, 202);
     await world.ctr("images", "remove", "--sync", "docker.io/library/web:1");
