@@ -7,7 +7,7 @@ import { Pending } from "../base/pending.ts";
 import type { FunctionStore } from "../store/functions.ts";
 import type { Backend, ReplicaExit } from "./backend.ts";
 import { replicaId } from "./backend.ts";
-import { imagesOf, releaseImage } from "./images-in-use.ts";
+import { type ImagesInUse, imagesOf, releaseImage } from "./images-in-use.ts";
 import { Lifecycle } from "./lifecycle.ts";
 import { Managed, type Observed, type Row, type Version } from "./managed.ts";
 import { plan } from "./plan.ts";
@@ -19,6 +19,7 @@ import type { Table } from "./table.ts";
 
 export interface RolloutOptions {
   store: FunctionStore<Version>;
+  images: ImagesInUse;
   backend: Backend;
   table: Table;
   defaults: PolicyDefaults;
@@ -137,6 +138,11 @@ export class Rollout implements AsyncDisposable {
     return (namespace === undefined ? all : all.filter((m) => m.row.namespace === namespace)).map((m) => m.observed());
   }
 
+  /** Whether there are functions in a namespace, or replicas of one that was deleted. */
+  isBusyIn(namespace: string): boolean {
+    return [...this.#functions.values(), ...this.#leaving].some((m) => m.row.namespace === namespace);
+  }
+
   /** Brings a stored row (new, updated or scaled) into being; resolves when its version serves. */
   apply(row: Row): Promise<void> {
     const m = this.#functions.get(keyOf(row)) ?? this.#manage(row);
@@ -184,9 +190,10 @@ export class Rollout implements AsyncDisposable {
     for (const m of this.#functions.values()) this.#step(m);
   }
 
-  /** Lets go of a prepared image unless a function needs it. */
-  releaseImage(namespace: string, image: string): Promise<void> {
-    return releaseImage(this.#o.backend, { namespace, image }, this.#rows(), this.#o.log);
+  /** Lets go of a prepared image unless a function or a deploy under way needs it. */
+  async releaseImage(namespace: string, image: string): Promise<void> {
+    if (!this.#o.images.isHeld({ namespace, image }))
+      await releaseImage(this.#o.backend, { namespace, image }, this.#rows(), this.#o.log);
   }
 
   #manage(row: Row): Managed {

@@ -30,7 +30,8 @@ export async function listReplicas(host: Host): Promise<ObservedReplica[]> {
   return found.flat().filter((replica) => replica !== undefined);
 }
 
-function identityOf(namespace: string, container: Pick<ContainerRecord, "labels">): ReplicaIdentity | undefined {
+/** Which replica a container is; undefined when it is none of ours. */
+export function identityOf(namespace: string, container: Pick<ContainerRecord, "labels">): ReplicaIdentity | undefined {
   const { [labels.fn]: name, [labels.generation]: generation, [labels.number]: number } = container.labels;
   if (!name || !/^\d+$/.test(generation ?? "") || !/^\d+$/.test(number ?? "")) return undefined;
   return { name, namespace, generation: Number(generation), number: Number(number) };
