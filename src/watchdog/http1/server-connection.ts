@@ -1,9 +1,11 @@
-import type { Socket } from "node:net";
+import type { Wire, WireListener } from "../wire/wire.ts";
 import { type BodyDecoder, BodyError, decoderFor } from "./body.ts";
 import { Deadline } from "./deadline.ts";
+import type { Exchange, Handler, Limits, Serve } from "./exchange.ts";
 import { CHUNKED, HeadError, MAX_HEAD, parseRequest, type RequestHead, UNTIL_CLOSE } from "./head.ts";
 import { reasonPhrase } from "./status.ts";
-import { SocketWriter } from "./writer.ts";
+import type { TunnelEnd } from "./tunnel.ts";
+import { Writer } from "./writer.ts";
 
 /** Pipelined bytes kept while an answer is under way; then the socket is not read until it is finished. */
 const MAX_AHEAD = 64 * 1024;
@@ -11,75 +13,6 @@ const MAX_AHEAD = 64 * 1024;
 const MAX_DISCARD = 256 * 1024;
 /** Milliseconds that a connection is kept half open, so that the client can read the answer before a reset. */
 const LINGER_MS = 500;
-
-export interface Limits {
-  readTimeoutMs: number;
-  writeTimeoutMs: number;
-}
-
-/** What serves an exchange. Every method may be called at any time until `clientGone` or the end of the answer. */
-export interface Handler {
-  bodyData(piece: Buffer): void;
-  bodyEnd(): void;
-  /** The rest of the body will not come. `why` is fit for the client, which may still be there. */
-  bodyError(why: string): void;
-  /** Everything that arrived together has been delivered: time to flush what was made of it. */
-  batchEnd(): void;
-  /** The client takes bytes again after `write` returned false. */
-  drain(): void;
-  /** The client will send nothing more; it may or may not still read. */
-  inputEnded(): void;
-  /** The connection is gone. Nothing can be answered. */
-  clientGone(): void;
-  /** `execDeadline` has passed. */
-  execTimeout(): void;
-  /** Work that goes on although the exchange may be over; the call counts as in flight until it settles. */
-  readonly work: Promise<void> | null;
-}
-
-/** One request and its answer. */
-export interface Exchange {
-  /** What the handler is asked. Whoever routes may put another one in its place. */
-  request: RequestHead;
-  /** `performance.now()` when the head had been read. */
-  readonly startedAt: number;
-  /** When its time for execution is over; set by the handler, fires `execTimeout`. */
-  readonly execDeadline: Deadline;
-  /** Starts the delivery of the body to the handler. */
-  readBody(): void;
-  pauseBody(): void;
-  resumeBody(): void;
-  /** An interim answer (1xx) other than 101. */
-  interim(status: number, fields: string): void;
-  /**
-   * Starts the answer. `fields` are whole lines, each with its line end, without those that frame the message.
-   * `length`: bytes of the body, CHUNKED when unknown; null writes none of both (the answer has no body by nature,
-   * or `fields` has its length).
-   */
-  head(status: number, fields: string, length: number | null): void;
-  /** False when the client has enough for now: `drain` follows. */
-  write(piece: Buffer): boolean;
-  flush(): void;
-  end(): void;
-  /** A whole answer in one go. */
-  respond(status: number, fields: string, body: string | Buffer): void;
-  /** Drops the connection: the only way to say that an answer which has begun will not be completed. */
-  destroy(): void;
-  /** Gives the socket away (after a 101), with the bytes that came early. */
-  detach(): { socket: Socket; early: Buffer };
-  readonly headSent: boolean;
-  /** The status of the answer; 0 until it has begun. */
-  readonly status: number;
-  /** False while the client takes no more; `drain` follows. */
-  readonly writable: boolean;
-  /** Called once, when the exchange is over for whatever reason. */
-  onOver: (() => void) | null;
-  /** `127.0.0.1:8080->127.0.0.1:50000`: ours, theirs. */
-  readonly route: string;
-}
-
-/** Makes the handler of a request. Called once per request, when its head is complete. */
-export type Serve = (exchange: Exchange) => Handler;
 
 /** Date lines are the same for a second. */
 let dateSecond = 0;
@@ -93,17 +26,26 @@ function dateLine(): string {
   return dateText;
 }
 
+/** What the connections of one server have in common. */
+export interface ConnectionOptions {
+  serve: Serve;
+  limits: Limits;
+  /** Whether the server is going away, so that answers announce the end of their connection. */
+  closing(): boolean;
+}
+
 /**
  * The server's side of one connection: requests one after the other, answers in order.
  *
  *   idle ──head complete──► serving (body in, answer out) ──answer ended──► idle | discarding rest of body | closing
  */
-export class ServerConnection implements Exchange {
-  readonly #socket: Socket;
+export class ServerConnection implements Exchange, WireListener {
+  readonly #wire: Wire;
   readonly #serve: Serve;
   readonly #limits: Limits;
   readonly #closing: () => boolean;
-  readonly #writer: SocketWriter;
+  readonly #closed: () => void;
+  readonly #writer: Writer;
   readonly #deadline = new Deadline(() => this.#timeout());
   readonly execDeadline = new Deadline(() => this.#handler?.execTimeout());
   #pending: Buffer | null = null;
@@ -124,19 +66,16 @@ export class ServerConnection implements Exchange {
   status = 0;
   onOver: (() => void) | null = null;
 
-  /** `closing` tells whether the server is going away, so that answers announce the end of their connection. */
-  constructor(socket: Socket, serve: Serve, limits: Limits, closing: () => boolean) {
-    this.#socket = socket;
-    this.#serve = serve;
-    this.#limits = limits;
-    this.#closing = closing;
-    this.#writer = new SocketWriter(socket);
-    this.#deadline.set(limits.readTimeoutMs);
-    socket.on("data", this.#onData);
-    socket.on("end", this.#onEnd);
-    socket.on("drain", this.#onDrain);
-    socket.on("error", ignore); // "close" follows
-    socket.on("close", this.#onClose);
+  /** `closed` is called when the connection is gone, also when it was given away before. */
+  constructor(wire: Wire, options: ConnectionOptions, closed: () => void) {
+    this.#wire = wire;
+    this.#serve = options.serve;
+    this.#limits = options.limits;
+    this.#closing = options.closing;
+    this.#closed = closed;
+    this.#writer = new Writer(wire);
+    this.#deadline.set(options.limits.readTimeoutMs);
+    wire.listener = this;
   }
 
   /** Whether it waits for a request, and so can be closed without harm. */
@@ -146,31 +85,30 @@ export class ServerConnection implements Exchange {
 
   /** Closes it if it is idle; an answer under way announces the close itself. */
   closeIdle(): void {
-    if (this.idle && !this.#lingering && !this.#decoder) this.#socket.destroy();
+    if (this.idle && !this.#lingering && !this.#decoder) this.#wire.close();
   }
 
   get route(): string {
-    const side = (address = "", port = 0): string => `${address.replace(/^::ffff:/, "")}:${port}`;
-    const s = this.#socket;
-    return `${side(s.localAddress, s.localPort)}->${side(s.remoteAddress, s.remotePort)}`;
+    return this.#wire.route;
   }
 
   // --- in ---------------------------------------------------------------------------------------------------------
 
-  readonly #onData = (chunk: Buffer): void => {
+  wireData(chunk: Buffer): void {
     if (this.#lingering) return;
-    if (this.idle && !this.#decoder && !this.#pending?.length) this.#deadline.set(this.#limits.readTimeoutMs);
+    if (this.idle && !this.#decoder && !this.#pending?.length && this.#wire.unsent === 0)
+      this.#deadline.set(this.#limits.readTimeoutMs);
     // Joining copies: only for what is really left over, or large bodies become garbage twice their size.
     this.#pending = this.#pending?.length ? Buffer.concat([this.#pending, chunk]) : chunk;
     this.#advance();
-  };
+  }
 
   /** Goes on with what has arrived, as far as it reaches. Never re-entered: finishing an answer only loops on. */
   #advance(): void {
     if (this.#advancing) return;
     this.#advancing = true;
     try {
-      while (this.#pending && this.#pending.length > 0 && !this.#socket.destroyed && !this.#lingering)
+      while (this.#pending && this.#pending.length > 0 && !this.#wire.destroyed && !this.#lingering)
         if (!(this.#decoder ? this.#advanceBody() : this.#advanceHead())) break;
       this.#handler?.batchEnd();
     } catch (e) {
@@ -182,8 +120,8 @@ export class ServerConnection implements Exchange {
 
   /** True when it made progress. */
   #advanceHead(): boolean {
-    if (this.#responding) {
-      if (this.#pending!.length > MAX_AHEAD) this.#socket.pause();
+    if (this.#responding || this.#wire.unsent > 0) {
+      if (this.#pending!.length > MAX_AHEAD) this.#wire.pause();
       return false;
     }
     const bytes = skipEmptyLines(this.#pending!);
@@ -214,7 +152,7 @@ export class ServerConnection implements Exchange {
   #advanceBody(): boolean {
     const decoder = this.#decoder!;
     if (!this.#delivering && this.#responding) {
-      if (this.#pending!.length > MAX_AHEAD) this.#socket.pause();
+      if (this.#pending!.length > MAX_AHEAD) this.#wire.pause();
       return false;
     }
     if (this.#paused) return false;
@@ -264,7 +202,7 @@ export class ServerConnection implements Exchange {
   pauseBody(): void {
     if (this.#paused || !this.#decoder) return;
     this.#paused = true;
-    this.#socket.pause();
+    this.#wire.pause();
   }
 
   resumeBody(): void {
@@ -276,14 +214,14 @@ export class ServerConnection implements Exchange {
   #resumeInput(): void {
     // What is here goes first, and may pause again: each turn would otherwise take in more than it gives on.
     if (this.#pending && this.#pending.length > 0) this.#advance();
-    if (!this.#paused) this.#socket.resume();
+    if (!this.#paused) this.#wire.resume();
     if (this.#inputEnded) this.#inputIsOver();
   }
 
-  readonly #onEnd = (): void => {
+  wireEnd(): void {
     this.#inputEnded = true;
     this.#inputIsOver();
-  };
+  }
 
   #inputIsOver(): void {
     if (!this.#responding) this.#finishSocket();
@@ -353,20 +291,16 @@ export class ServerConnection implements Exchange {
   }
 
   destroy(): void {
-    this.#socket.destroy();
+    this.#wire.destroy();
   }
 
-  detach(): { socket: Socket; early: Buffer } {
+  detach(): TunnelEnd {
     const early = this.#pending ?? Buffer.alloc(0);
     this.#writer.flush();
     this.#release();
     this.#deadline.stop();
     this.execDeadline.stop();
-    this.#socket.off("data", this.#onData);
-    this.#socket.off("end", this.#onEnd);
-    this.#socket.off("drain", this.#onDrain);
-    this.#socket.off("close", this.#onClose);
-    return { socket: this.#socket, early };
+    return { wire: this.#wire, early, closed: this.#closed };
   }
 
   #release(): void {
@@ -398,12 +332,13 @@ export class ServerConnection implements Exchange {
       this.#finishSocket();
       return;
     }
-    this.#deadline.set(this.#limits.readTimeoutMs);
+    // The last answer's time goes on until it has left.
+    if (this.#wire.unsent === 0) this.#deadline.set(this.#limits.readTimeoutMs);
     this.#resumeInput();
   }
 
   #finishSocket(): void {
-    if (!this.#socket.writableEnded) this.#socket.end();
+    this.#wire.end();
     this.#linger();
   }
 
@@ -412,24 +347,26 @@ export class ServerConnection implements Exchange {
     if (this.#lingering) return;
     this.#lingering = true;
     this.#pending = null;
-    if (!this.#socket.writableEnded) this.#socket.end();
-    if (this.#inputEnded) return;
-    this.#socket.resume();
-    setTimeout(() => this.#socket.destroy(), LINGER_MS);
+    this.#wire.end();
+    if (this.#wire.unsent === 0) this.#deadline.set(LINGER_MS);
+    if (!this.#inputEnded) this.#wire.resume();
   }
 
-  readonly #onDrain = (): void => {
+  wireDrain(): void {
     this.#writer.writable = true;
-    this.#handler?.drain();
-  };
+    if (this.#responding) this.#handler?.drain();
+    else if (this.#lingering) this.#deadline.set(LINGER_MS);
+    else if (!this.#decoder) this.#becomeIdle();
+  }
 
   // --- ends -------------------------------------------------------------------------------------------------------
 
   #timeout(): void {
-    if (!this.#responding) {
+    if (this.#lingering || (!this.#responding && this.#wire.unsent > 0)) this.destroy();
+    else if (!this.#responding) {
       if (!this.#decoder && this.#pending && this.#pending.length > 0)
         this.#reject(new HeadError(400, "400 Bad Request"));
-      else this.#socket.destroy();
+      else this.#wire.destroy();
     } else if (this.#decoder && !this.#decoder.done) {
       this.#deadline.set(this.#limits.writeTimeoutMs);
       this.#bodyFailed(`read tcp ${this.route}: i/o timeout`);
@@ -453,17 +390,16 @@ export class ServerConnection implements Exchange {
     this.#finishSocket();
   }
 
-  readonly #onClose = (): void => {
+  wireClose(): void {
     this.#deadline.stop();
     this.execDeadline.stop();
     const handler = this.#handler;
     this.#release();
     this.#pending = null;
     handler?.clientGone();
-  };
+    this.#closed();
+  }
 }
-
-function ignore(): void {}
 
 /** A client may send an empty line or two before a request (RFC 9112 §2.2). */
 function skipEmptyLines(bytes: Buffer): Buffer {

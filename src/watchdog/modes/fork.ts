@@ -1,6 +1,6 @@
 import { type Child, type ChildOptions, describeExit, killGroup, StartError, startChild } from "../child.ts";
 import type { Config } from "../config.ts";
-import type { Exchange, Handler } from "../http1/server-connection.ts";
+import type { Exchange, Handler } from "../http1/exchange.ts";
 import { log } from "../log.ts";
 import { BaseHandler, type Mode } from "./mode.ts";
 

@@ -3,9 +3,9 @@ import { messageOf } from "../../base/errors.ts";
 import { type Child, describeExit, type Exit, killGroup, startChild } from "../child.ts";
 import type { Config } from "../config.ts";
 import { originForm } from "../environment.ts";
+import type { Exchange, Handler } from "../http1/exchange.ts";
 import { CHUNKED, fieldValue, type RequestHead, type ResponseHead } from "../http1/head.ts";
 import { isHopByHop } from "../http1/hop.ts";
-import type { Exchange, Handler } from "../http1/server-connection.ts";
 import { sniffContentType } from "../http1/sniff.ts";
 import { reasonPhrase } from "../http1/status.ts";
 import { tunnel } from "../http1/tunnel.ts";
@@ -293,7 +293,7 @@ class ProxyCall extends BaseHandler implements Call {
     this.#upstream = null;
     this.#done = true;
     const theirs = upstream.detach();
-    void tunnel(this.#exchange.detach(), theirs);
+    tunnel(this.#exchange.detach(), theirs);
   }
 
   // --- ends -------------------------------------------------------------------------------------------------------
