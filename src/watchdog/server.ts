@@ -6,6 +6,7 @@ import type { Exchange, Handler } from "./http1/exchange.ts";
 import { type ConnectionOptions, ServerConnection } from "./http1/server-connection.ts";
 import { CallMetrics } from "./metrics.ts";
 import { BaseHandler, type Mode } from "./modes/mode.ts";
+import { Tidier } from "./tidy.ts";
 import { listen } from "./wire/network.ts";
 import type { Wire, WireServer } from "./wire/wire.ts";
 
@@ -20,6 +21,7 @@ export class Server {
   readonly metrics = new CallMetrics();
   /** Who may call the function; null: everybody. */
   authorizer: Authorizer | null = null;
+  readonly #tidier = new Tidier();
   #inflight = 0;
   #closing = false;
   #idle: PromiseWithResolvers<void> | null = null;
@@ -114,6 +116,7 @@ export class Server {
   #over(): void {
     this.#inflight--;
     if (this.#inflight === 0) this.#idle?.resolve();
+    this.#tidier.over(this.#inflight === 0);
   }
 
   #answerHealth(exchange: Exchange): Handler {

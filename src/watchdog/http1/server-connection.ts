@@ -1,5 +1,6 @@
 import type { Wire, WireListener } from "../wire/wire.ts";
 import { type BodyDecoder, BodyError, decoderFor } from "./body.ts";
+import { dateLine } from "./date.ts";
 import { Deadline } from "./deadline.ts";
 import type { Exchange, Handler, Limits, Serve } from "./exchange.ts";
 import { CHUNKED, HeadError, MAX_HEAD, parseRequest, type RequestHead, UNTIL_CLOSE } from "./head.ts";
@@ -13,18 +14,6 @@ const MAX_AHEAD = 64 * 1024;
 const MAX_DISCARD = 256 * 1024;
 /** Milliseconds that a connection is kept half open, so that the client can read the answer before a reset. */
 const LINGER_MS = 500;
-
-/** Date lines are the same for a second. */
-let dateSecond = 0;
-let dateText = "";
-function dateLine(): string {
-  const now = Math.floor(Date.now() / 1000);
-  if (now !== dateSecond) {
-    dateSecond = now;
-    dateText = `Date: ${new Date(now * 1000).toUTCString()}\r\n`;
-  }
-  return dateText;
-}
 
 /** What the connections of one server have in common. */
 export interface ConnectionOptions {
