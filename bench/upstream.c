@@ -23,6 +23,7 @@ struct connection {
   char path[32];
 };
 static struct connection *connections[65536];
+static int events_of; /* epoll */
 static const char answer[] = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok";
 static const char half[] = "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\npart of it";
 
@@ -44,6 +45,7 @@ static int giant(int fd) {
     while (n > 0 && left > 0 && (n = write(fd, zeros, sizeof zeros)) > 0) left -= n;
     _exit(0);
   }
+  epoll_ctl(events_of, EPOLL_CTL_DEL, fd, NULL); /* closing alone leaves it there: the child has it too */
   hang_up(fd);
   return 0;
 }
@@ -105,16 +107,17 @@ int main(int argc, char **argv) {
   struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(argc > 1 ? atoi(argv[1]) : 3000)};
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   signal(SIGCHLD, SIG_IGN);
-  int one = 1, listener = socket(AF_INET, SOCK_STREAM, 0), poll = epoll_create1(0);
+  int one = 1, listener = socket(AF_INET, SOCK_STREAM, 0);
+  events_of = epoll_create1(0);
   setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
   if (bind(listener, (struct sockaddr *)&address, sizeof address) || listen(listener, 1024)) {
     perror("upstream");
     return 1;
   }
   struct epoll_event events[256], event = {.events = EPOLLIN, .data.fd = listener};
-  epoll_ctl(poll, EPOLL_CTL_ADD, listener, &event);
+  epoll_ctl(events_of, EPOLL_CTL_ADD, listener, &event);
   for (;;) {
-    int count = epoll_wait(poll, events, 256, -1);
+    int count = epoll_wait(events_of, events, 256, -1);
     for (int i = 0; i < count; i++) {
       int fd = events[i].data.fd;
       if (fd != listener) {
@@ -125,7 +128,7 @@ int main(int argc, char **argv) {
       setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
       connections[fd] = calloc(1, sizeof **connections);
       event.data.fd = fd;
-      epoll_ctl(poll, EPOLL_CTL_ADD, fd, &event);
+      epoll_ctl(events_of, EPOLL_CTL_ADD, fd, &event);
     }
   }
 }

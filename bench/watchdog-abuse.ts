@@ -1,4 +1,4 @@
-import { mkdir, open, writeFile } from "node:fs/promises";
+import { mkdir, open, readFile, writeFile } from "node:fs/promises";
 import { connect, type Socket } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
 import { type Child, type Exit, startChild } from "../scripts/child.ts";
@@ -86,8 +86,14 @@ export async function watchdogAbuse(): Promise<Measurement[]> {
     const folder = `${dir}/${name}`;
     await mkdir(folder);
     const mode = await modes[name]!(folder, programs);
-    await using watchdog = await start(mode, folder);
-    results.push(...(await abuse(name, mode, watchdog)));
+    const logFile = `${folder}/log`;
+    try {
+      await using watchdog = await start(mode, folder, logFile);
+      results.push(...(await abuse(name, mode, watchdog)));
+    } catch (e) {
+      console.error(`  ${name}: the last of its log: ${(await readFile(logFile, "utf8")).slice(-2000)}`);
+      throw e;
+    }
   }
   return results;
 }
@@ -97,7 +103,7 @@ interface Watchdog extends AsyncDisposable {
   readonly port: number;
 }
 
-async function start({ env, paths }: Mode, dir: string): Promise<Watchdog> {
+async function start({ env, paths }: Mode, dir: string, logFile: string): Promise<Watchdog> {
   const port = await freePort();
   const common = {
     PATH: process.env.PATH,
@@ -106,7 +112,7 @@ async function start({ env, paths }: Mode, dir: string): Promise<Watchdog> {
     metrics_port: "0",
     exec_timeout: `${limit}s`,
   };
-  const child = await startChild(watchdogBinary(), [], { logFile: "/dev/null", env: { ...common, ...env } });
+  const child = await startChild(watchdogBinary(), [], { logFile, env: { ...common, ...env } });
   let exit: Exit | undefined;
   void child.exited.then((e) => {
     exit = e;

@@ -7,7 +7,7 @@ interface Bun {
   /** Collects garbage and gives the pages back. */
   gc(synchronously: boolean): void;
   /** Reads a file descriptor without blocking a thread. It works on a duplicate: the caller still owns `fd`. */
-  file(fd: number): { stream(): AsyncIterable<Uint8Array>; writer(): BunSink };
+  file(fd: number): { stream(): ReadableStream<Uint8Array>; writer(): BunSink };
   listen<T>(options: BunSocketOptions<T> & { exclusive: boolean }): BunListener;
   connect<T>(options: BunSocketOptions<T> & { data: T }): Promise<unknown>;
 }

@@ -77,7 +77,7 @@ export class Server {
 
   #route(exchange: Exchange): Handler {
     const { target } = exchange.request;
-    if (target.startsWith("/_/")) {
+    if (target.startsWith("/_/") || !target.startsWith("/")) {
       const { path } = splitTarget(target);
       if (path === "/_/health") return this.#answerHealth(exchange);
       // The classic watchdog has no such route: there it is the function's (contracts/watchdog.md §1.5).

@@ -3,7 +3,7 @@ import { type BodyDecoder, BodyError, decoderFor } from "./body.ts";
 import { dateLine } from "./date.ts";
 import { Deadline } from "./deadline.ts";
 import type { Exchange, Handler, Limits, Serve } from "./exchange.ts";
-import { CHUNKED, HeadError, MAX_HEAD, parseRequest, type RequestHead, UNTIL_CLOSE } from "./head.ts";
+import { CHUNKED, HeadError, hasBareLineFeed, MAX_HEAD, parseRequest, type RequestHead, UNTIL_CLOSE } from "./head.ts";
 import { reasonPhrase } from "./status.ts";
 import type { TunnelEnd } from "./tunnel.ts";
 import { Writer } from "./writer.ts";
@@ -105,6 +105,7 @@ export class ServerConnection implements Exchange, WireListener {
     } finally {
       this.#advancing = false;
     }
+    if (this.#inputEnded && !this.#responding) this.#inputIsOver();
   }
 
   /** True when it made progress. */
@@ -116,6 +117,7 @@ export class ServerConnection implements Exchange, WireListener {
     const bytes = skipEmptyLines(this.#pending!);
     const end = bytes.indexOf("\r\n\r\n", 0, "latin1");
     if ((end < 0 ? bytes.length : end) > MAX_HEAD) throw new HeadError(431, "431 Request Header Fields Too Large");
+    if (end < 0 && hasBareLineFeed(bytes)) throw new HeadError(400, "400 Bad Request");
     if (end < 0) return false;
     this.#pending = bytes.subarray(end + 4);
     this.#begin(parseRequest(bytes.toString("latin1", 0, end)));
@@ -213,10 +215,14 @@ export class ServerConnection implements Exchange, WireListener {
   }
 
   #inputIsOver(): void {
-    if (!this.#responding) this.#finishSocket();
-    else if (this.#decoder && !this.#decoder.done) {
+    if (this.#advancing || this.#lingering) return; // what is here goes first
+    const left = this.#pending !== null && this.#pending.length > 0;
+    if (!this.#responding) {
+      if (!left || this.#decoder) this.#finishSocket();
+      else if (this.#wire.unsent === 0) this.#reject(new HeadError(400, "400 Bad Request"));
+    } else if (this.#decoder && !this.#decoder.done) {
       if (this.#delivering && !this.#paused) this.#bodyFailed("unexpected EOF");
-    } else this.#handler?.inputEnded();
+    } else if (!left) this.#handler?.inputEnded();
   }
 
   #bodyFailed(why: string): void {
@@ -242,7 +248,9 @@ export class ServerConnection implements Exchange, WireListener {
     this.status = status;
     if (length === CHUNKED && this.request.minor === 0) length = UNTIL_CLOSE;
     this.#chunked = length === CHUNKED && this.request.method !== "HEAD";
-    if (length === UNTIL_CLOSE || this.#closing()) this.#closeAfter = true;
+    // A client that was not asked for its body may send it or not: nobody knows what comes next.
+    const unasked = this.request.expectContinue && !this.#delivering && this.#decoder?.done === false;
+    if (length === UNTIL_CLOSE || unasked || this.#closing()) this.#closeAfter = true;
     let text = `HTTP/1.1 ${status} ${reasonPhrase(status)}\r\n${fields}`;
     if (!/^date:/im.test(fields)) text += dateLine();
     if (length === CHUNKED) text += "Transfer-Encoding: chunked\r\n";
@@ -306,7 +314,7 @@ export class ServerConnection implements Exchange, WireListener {
   /** The answer has been written. */
   #finish(): void {
     this.#release();
-    if (this.#closeAfter || this.#inputEnded) this.#decoder ? this.#linger() : this.#finishSocket();
+    if (this.#closeAfter) this.#decoder ? this.#linger() : this.#finishSocket();
     else if (!this.#decoder || this.#decoder.done) this.#becomeIdle();
     else if (this.request.bodyLength > MAX_DISCARD) this.#linger();
     else {
