@@ -6,7 +6,6 @@
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
-#include <fcntl.h>
 #include <netinet/tcp.h>
 #include <signal.h>
 #include <stdio.h>
@@ -32,6 +31,7 @@ static const char large[] = "HTTP/1.1 200 OK\r\nContent-Length: 1073741824\r\n\r
 static void hang_up(int fd) {
   free(connections[fd]);
   connections[fd] = NULL;
+  epoll_ctl(events_of, EPOLL_CTL_DEL, fd, NULL); /* closing alone leaves it there while a child of giant() has it */
   close(fd);
 }
 
@@ -40,12 +40,12 @@ static int giant(int fd) {
   static char zeros[262144];
   if (fork() == 0) {
     long long left = 1 << 30;
-    fcntl(fd, F_SETFL, 0);
+    for (int other = 3; other < 4096; other++)
+      if (other != fd) close(other);
     ssize_t n = write(fd, large, sizeof large - 1);
     while (n > 0 && left > 0 && (n = write(fd, zeros, sizeof zeros)) > 0) left -= n;
     _exit(0);
   }
-  epoll_ctl(events_of, EPOLL_CTL_DEL, fd, NULL); /* closing alone leaves it there: the child has it too */
   hang_up(fd);
   return 0;
 }

@@ -236,10 +236,14 @@ class PipeReader {
   }
 
   async #pump(sink: Sink): Promise<void> {
-    for (;;) {
-      const { done, value } = await this.#reader.read();
-      if (done) return;
-      await sink(value);
+    try {
+      for (;;) {
+        const { done, value } = await this.#reader.read();
+        if (done) return;
+        await sink(value);
+      }
+    } finally {
+      await this.stop(); // Bun reads from a descriptor of its own
     }
   }
 

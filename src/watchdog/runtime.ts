@@ -42,6 +42,8 @@ export interface BunSocket<T> {
   shutdown(): void;
   /** Closes at once. */
   end(): void;
+  /** Closes at once, with RST. */
+  terminate(): void;
   pause(): void;
   resume(): void;
 }

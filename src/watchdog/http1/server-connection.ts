@@ -45,9 +45,11 @@ export class ServerConnection implements Exchange, WireListener {
   #discarded = 0;
   #inputEnded = false;
   #lingering = false;
+  #detached = false;
   #advancing = false;
   #responding = false;
   #chunked = false;
+  #endsByClose = false;
   #closeAfter = false;
   request!: RequestHead;
   startedAt = 0;
@@ -72,9 +74,9 @@ export class ServerConnection implements Exchange, WireListener {
     return !this.#handler && !this.#responding;
   }
 
-  /** Closes it if it is idle; an answer under way announces the close itself. */
+  /** Closes it unless an answer is under way, which announces the close itself. */
   closeIdle(): void {
-    if (this.idle && !this.#lingering && !this.#decoder) this.#wire.close();
+    if (this.#detached || (this.idle && !this.#lingering && !this.#decoder)) this.#wire.close();
   }
 
   get route(): string {
@@ -131,6 +133,7 @@ export class ServerConnection implements Exchange, WireListener {
     this.status = 0;
     this.#responding = true;
     this.#closeAfter = request.close;
+    this.#endsByClose = false;
     this.#decoder = decoderFor(request.bodyLength);
     this.#delivering = false;
     this.#discarded = 0;
@@ -247,6 +250,7 @@ export class ServerConnection implements Exchange, WireListener {
     this.headSent = true;
     this.status = status;
     if (length === CHUNKED && this.request.minor === 0) length = UNTIL_CLOSE;
+    this.#endsByClose = length === UNTIL_CLOSE;
     this.#chunked = length === CHUNKED && this.request.method !== "HEAD";
     // A client that was not asked for its body may send it or not: nobody knows what comes next.
     const unasked = this.request.expectContinue && !this.#delivering && this.#decoder?.done === false;
@@ -288,16 +292,25 @@ export class ServerConnection implements Exchange, WireListener {
   }
 
   destroy(): void {
-    this.#wire.destroy();
+    // Where the end of the connection is the end of the answer, an orderly one would say that it is complete.
+    if (this.#responding && this.#endsByClose) this.#wire.reset();
+    else this.#wire.destroy();
   }
 
   detach(): TunnelEnd {
     const early = this.#pending ?? Buffer.alloc(0);
     this.#writer.flush();
+    this.#detached = true;
+    const over = this.onOver; // the call lasts as long as what it has become
+    this.onOver = null;
     this.#release();
     this.#deadline.stop();
     this.execDeadline.stop();
-    return { wire: this.#wire, early, closed: this.#closed };
+    const closed = (): void => {
+      over?.();
+      this.#closed();
+    };
+    return { wire: this.#wire, early, closed };
   }
 
   #release(): void {

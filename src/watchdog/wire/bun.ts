@@ -86,6 +86,11 @@ class BunWire implements Wire {
     else this.closed(null);
   }
 
+  reset(): void {
+    if (!this.destroyed) this.#socket?.terminate();
+    this.destroy();
+  }
+
   pause(): void {
     this.#paused = true;
     this.#socket?.pause();

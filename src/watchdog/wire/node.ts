@@ -49,6 +49,10 @@ class NodeWire implements Wire {
     this.#socket.destroy();
   }
 
+  reset(): void {
+    this.#socket.resetAndDestroy();
+  }
+
   pause(): void {
     this.#socket.pause();
   }

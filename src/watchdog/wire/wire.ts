@@ -17,6 +17,8 @@ export interface Wire {
   close(): void;
   /** Drops the connection at once. `wireClose` follows, later. */
   destroy(): void;
+  /** Drops it so that the other side sees an error (RST). */
+  reset(): void;
   pause(): void;
   resume(): void;
   /** Bytes that the kernel has not taken yet. */
