@@ -5,6 +5,7 @@ import { openApi } from "./admin/api.ts";
 import { type Clock, systemClock } from "./base/clock.ts";
 import { AppError } from "./base/errors.ts";
 import type { Logger } from "./base/log.ts";
+import type { FunctionId } from "./base/names.ts";
 import { hostAddress, parseSubnet } from "./base/subnet.ts";
 import type { Config } from "./config.ts";
 import type { Backend } from "./functions/backend.ts";
@@ -106,6 +107,7 @@ export async function startDaemon(config: Config, version: string, log: Logger):
   const apiOptions = {
     functions,
     images: backend.images,
+    usage: (id: FunctionId) => usage.of(id),
     secrets,
     credentials,
     defaultNamespace,

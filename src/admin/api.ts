@@ -2,8 +2,10 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import Fastify, { type FastifyInstance, type HTTPMethods, type RouteHandlerMethod } from "fastify";
 import { AppError, messageOf } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
+import type { FunctionId } from "../base/names.ts";
 import type { BackendImages } from "../functions/backend.ts";
 import type { Functions } from "../functions/functions.ts";
+import type { FunctionUsage } from "../functions/usage.ts";
 import type { CountRequest } from "../metrics/requests.ts";
 import type { Credentials } from "../store/credentials.ts";
 import type { SecretStore } from "../store/secrets.ts";
@@ -17,6 +19,8 @@ import { secretRoutes } from "./secrets.ts";
 export interface ApiOptions {
   functions: Functions;
   images: BackendImages;
+  /** What a function uses now. */
+  usage: (id: FunctionId) => Promise<FunctionUsage>;
   secrets: SecretStore;
   credentials: Credentials;
   defaultNamespace: string;

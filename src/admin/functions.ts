@@ -3,7 +3,7 @@ import { z } from "zod";
 import { splitAddress } from "../base/names.ts";
 import { parseDeployment } from "../functions/spec.ts";
 import type { AddResource, ApiOptions } from "./api.ts";
-import { namespaceOf, parseBody } from "./request.ts";
+import { isTruthy, namespaceOf, parseBody } from "./request.ts";
 
 const deletion = z.object({ functionName: z.string(), namespace: z.string().nullish() });
 const scaling = z.object({
@@ -13,7 +13,7 @@ const scaling = z.object({
 });
 
 /** Functions: contracts/api.md §2.2 and §2.3. */
-export function functionRoutes(add: AddResource, { functions, defaultNamespace }: ApiOptions): void {
+export function functionRoutes(add: AddResource, { functions, usage, defaultNamespace }: ApiOptions): void {
   const deploy = (kind: "create" | "update") => async (request: FastifyRequest, reply: FastifyReply) => {
     const spec = parseDeployment(request.body, defaultNamespace);
     const outcome = await functions.deploy(spec, kind);
@@ -36,7 +36,8 @@ export function functionRoutes(add: AddResource, { functions, defaultNamespace }
     GET: async (request, reply) => {
       const id = target(request, undefined);
       const status = functions.get(id);
-      return status ?? reply.code(404).send(); // an empty body: §2.2
+      if (!status) return reply.code(404).send(); // an empty body: §2.2
+      return isTruthy(request, "usage") ? { ...status, usage: await usage(id) } : status;
     },
   });
 

@@ -15,3 +15,9 @@ export function namespaceOf(request: FastifyRequest, inBody: string | null | und
   const inQuery = (request.query as Record<string, string | string[] | undefined>).namespace;
   return inBody || (Array.isArray(inQuery) ? inQuery.at(-1) : inQuery) || fallback;
 }
+
+/** A switch in the query, in the spellings that Go's clients use: `1`, `t`, `true` in any case. */
+export function isTruthy(request: FastifyRequest, key: string): boolean {
+  const value = (request.query as Record<string, string | string[] | undefined>)[key];
+  return /^(?:1|t|true)$/i.test((Array.isArray(value) ? value.at(-1) : value) ?? "");
+}

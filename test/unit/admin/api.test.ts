@@ -96,6 +96,7 @@ async function open() {
   const listener = await openApi({
     functions: functions as unknown as Functions,
     images,
+    usage: async () => ({ cpu: 12.5, totalMemoryBytes: 1000 }),
     secrets,
     credentials: { user: "admin", password: "pass:word" },
     countRequest: () => {},
