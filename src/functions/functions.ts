@@ -101,14 +101,15 @@ export class Functions {
     await gone.done;
   }
 
-  /** Asks for so many replicas, at most the function's maximum; 0 lets it sleep until somebody calls. */
+  /** Asks for so many replicas, within the function's least and most; 0 lets it sleep until somebody calls. */
   async scale(id: FunctionId, replicas: number): Promise<void> {
     this.#checkNamespace(id.namespace);
     await this.#changes.run(keyOf(id), async () => {
       const row = this.#o.store.get(id);
       if (!row) throw new AppError("FUNCTION_NOT_FOUND", [keyOf(id)]);
-      const { maxReplicas } = policyOf(row.version.spec, this.#o.defaults);
-      this.#o.rollout.apply(this.#o.store.scale(id, Math.min(replicas, maxReplicas))).catch(() => {});
+      const { minReplicas, maxReplicas } = policyOf(row.version.spec, this.#o.defaults);
+      const count = replicas === 0 ? 0 : Math.min(Math.max(replicas, minReplicas), maxReplicas);
+      this.#o.rollout.apply(this.#o.store.scale(id, count)).catch(() => {});
     });
   }
 
