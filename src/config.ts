@@ -5,6 +5,7 @@ import { formatDuration, parseDuration } from "./base/durations.ts";
 import { AppError, messageOf, systemCode } from "./base/errors.ts";
 import type { LogLevel } from "./base/log.ts";
 import { isName, nameRule } from "./base/names.ts";
+import { parseMemory } from "./base/quantities.ts";
 import { parseSubnet } from "./base/subnet.ts";
 
 /** One setting: what it means, its default, and how its text becomes a value (throws a sentence saying what must hold). */
@@ -49,6 +50,18 @@ function integer(fallback: number, min: number, max: number, sentence: string): 
   const read = (t: string) =>
     /^\d{1,12}$/.test(t) && +t >= min && +t <= max ? +t : fail(`must be a whole number from ${min} to ${max}`);
   return { sentence: `${sentence} From ${min} to ${max}.`, fallback, read, write: String };
+}
+
+/** Bytes. */
+function bytes(fallback: number, min: number, sentence: string): Setting<number> {
+  const write = (v: number) => `${v / 2 ** 20}Mi`;
+  const read = (t: string) => {
+    const value = parseMemory(t);
+    return value !== undefined && value >= min
+      ? value
+      : fail(`must be an amount such as 64Mi or 1G, from ${write(min)}`);
+  };
+  return { sentence: `${sentence} At least ${write(min)}.`, fallback, read, write };
 }
 
 /** Milliseconds. */
@@ -173,6 +186,15 @@ const settings = {
       ["keep", "remove"],
       "keep",
       "Whether functions run on when napd stops, or are taken down (their deployment stays).",
+    ),
+  },
+  logs: {
+    max_file: bytes(10 * 2 ** 20, 2 ** 16, "How much of what one replica says is kept; what is older goes."),
+    max_total: bytes(2 ** 30, 2 ** 20, "How much is kept of all functions together; logs of ended replicas go first."),
+    min_free: bytes(
+      2 ** 28,
+      2 ** 20,
+      "Below so much free space on the file system of paths.logs, logs of ended replicas go and others are cut to 256 KiB.",
     ),
   },
   log: {

@@ -23,7 +23,9 @@ import { startDns } from "./host/net/dns.ts";
 import { ensureFirewall, teardownFirewall } from "./host/net/firewall.ts";
 import { hostsText, openHostResolvers, resolvConfText } from "./host/net/resolv.ts";
 import { lookupUser } from "./host/oci/user.ts";
+import { HolePuncher } from "./host/punch.ts";
 import { openInvoke } from "./invoke/invoke.ts";
+import { Logs } from "./logs/logs.ts";
 import { openCredentials } from "./store/credentials.ts";
 import { FunctionStore } from "./store/functions.ts";
 import { SecretStore } from "./store/secrets.ts";
@@ -74,10 +76,15 @@ export async function startDaemon(config: Config, version: string, log: Logger):
   const hasSecret = async (namespace: string, name: string) => (await readSecret(namespace, name)) !== undefined;
   const functions = new Functions({ store, backend, rollout, defaults, deployWaitMs, namespaces, hasSecret, clock });
   const invoke = openInvoke({ table, defaultNamespace, thaw: (replica) => backend.thaw(replica) });
-  const admin = await openApi({ functions, secrets, credentials, defaultNamespace, namespaces, version, log });
+  const stopping = new AbortController();
+  const admin = await openApi({
+    ...{ functions, secrets, credentials, defaultNamespace, namespaces, version, clock, log },
+    stopping: stopping.signal,
+  });
   gateway.serve({ invoke, admin });
   up.defer(() => gateway.drain(drainMs));
   up.defer(() => rollout.endDeploys());
+  up.defer(() => stopping.abort(new AppError("SHUTTING_DOWN", [])));
 
   const stack = up.move();
   return { port: gateway.port, [Symbol.asyncDispose]: () => stack.disposeAsync() };
@@ -127,16 +134,21 @@ export async function openHost(config: Config, needs: HostNeeds): Promise<{ back
   const images = up.use(await openImages(config, containerd, log));
   const settings = {
     runDir: paths.run,
-    logsDir: paths.logs,
     bridge: network.bridge,
     cgroupParent: config.cgroup.parent,
     runcRoot: config.containerd.runc_root,
     pidsLimit: config.functions.pids_limit,
     watchdogDir: paths.watchdog || ownWatchdog,
   };
+  const puncher = up.use(new HolePuncher());
+  const { max_file: maxFileBytes, max_total: maxTotalBytes, min_free: minFreeBytes } = config.logs;
+  const punch = (file: string, length: number) => puncher.punch(file, length);
+  const logs = up.use(
+    await Logs.open({ dir: paths.logs, maxFileBytes, maxTotalBytes, minFreeBytes, punch, clock, log }),
+  );
   const { readSecret } = needs;
   const freezer = openFreezer(clock);
-  const backend = hostBackend({ settings, containerd, images, cni, freezer, clock, log, readSecret, namespaces });
+  const backend = hostBackend({ settings, containerd, images, cni, logs, freezer, clock, log, readSecret, namespaces });
   const stack = up.move();
   return { backend, [Symbol.asyncDispose]: () => stack.disposeAsync() };
 }

@@ -1,5 +1,6 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import Fastify, { type FastifyInstance, type HTTPMethods, type RouteHandlerMethod } from "fastify";
+import type { Clock } from "../base/clock.ts";
 import { AppError, messageOf } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
 import type { Functions } from "../functions/functions.ts";
@@ -9,6 +10,7 @@ import { authenticator } from "./auth.ts";
 import { errorHandler, maxBodyBytes, sendError } from "./errors.ts";
 import { functionRoutes } from "./functions.ts";
 import { infoRoutes } from "./info.ts";
+import { logRoutes } from "./logs.ts";
 import { secretRoutes } from "./secrets.ts";
 
 export interface ApiOptions {
@@ -18,6 +20,9 @@ export interface ApiOptions {
   defaultNamespace: string;
   namespaces: () => readonly string[];
   version: string;
+  /** Aborts when napd stops: answers that would go on for ever end. */
+  stopping: AbortSignal;
+  clock: Clock;
   log: Logger;
 }
 
@@ -49,6 +54,7 @@ export async function openApi(options: ApiOptions): Promise<(req: IncomingMessag
     functionRoutes(add, options);
     secretRoutes(add, options);
     infoRoutes(add, options);
+    logRoutes(add, options);
   });
   await app.ready();
   return (req, res) => {

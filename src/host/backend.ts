@@ -1,7 +1,6 @@
-import { rm } from "node:fs/promises";
 import { AppError } from "../base/errors.ts";
 import type { Backend, ReplicaIdentity } from "../functions/backend.ts";
-import { type Host, logDir, namesOf } from "./context.ts";
+import { type Host, namesOf } from "./context.ts";
 import { listReplicas, tailOf, watchReplicas } from "./observe.ts";
 import { removeReplica } from "./remove.ts";
 import { startReplica } from "./start.ts";
@@ -22,7 +21,9 @@ export function hostBackend(host: Host): Backend {
     watch: (onExit, onGap) => watchReplicas(host, onExit, onGap),
     tail: (replica, bytes) => tailOf(host, replica, bytes),
     sweep: (keep) => sweepHost(host, keep),
-    forget: (fn) => rm(logDir(host.settings, fn), { recursive: true, force: true }),
+    logs: (query, signal) => host.logs.lines(query, signal),
+    remembers: async (fn) => host.logs.remembers(fn),
+    forget: (fn) => host.logs.forget(fn),
   };
 }
 

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import type { Clock } from "../base/clock.ts";
 import type { Logger } from "../base/log.ts";
 import type { ReplicaIdentity } from "../functions/backend.ts";
+import type { Logs } from "../logs/logs.ts";
 import type { Freezer } from "./cgroup.ts";
 import type { Containerd } from "./containerd/client.ts";
 import type { Images } from "./image/images.ts";
@@ -11,7 +12,6 @@ import type { Cni } from "./net/cni.ts";
 export interface HostSettings {
   /** Gone after a reboot, as the networks that it describes are. */
   readonly runDir: string;
-  readonly logsDir: string;
   /** Prefix of the names of network namespaces, so that several napd can share a machine. */
   readonly bridge: string;
   readonly cgroupParent: string;
@@ -28,6 +28,7 @@ export interface Host {
   readonly containerd: Containerd;
   readonly images: Images;
   readonly cni: Cni;
+  readonly logs: Logs;
   readonly freezer: Freezer;
   readonly clock: Clock;
   readonly log: Logger;
@@ -55,7 +56,6 @@ export interface Names {
   readonly host: string;
   readonly netns: string;
   readonly secretsDir: string;
-  readonly logFile: string;
 }
 
 export function namesOf(settings: HostSettings, r: ReplicaIdentity): Names {
@@ -68,7 +68,6 @@ export function namesOf(settings: HostSettings, r: ReplicaIdentity): Names {
     host,
     netns: `${netnsPrefix(settings)}${host}`,
     secretsDir: join(settings.runDir, "secrets", host),
-    logFile: join(logDir(settings, r), `${r.generation}.${r.number}.log`),
   };
 }
 
@@ -76,11 +75,6 @@ export const snapshotPrefix = "napd/";
 
 export function netnsPrefix(settings: HostSettings): string {
   return `${settings.bridge}.`;
-}
-
-/** Logs of all replicas of a function. */
-export function logDir(settings: HostSettings, fn: { namespace: string; name: string }): string {
-  return join(settings.logsDir, fn.namespace, fn.name);
 }
 
 /**

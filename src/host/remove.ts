@@ -19,6 +19,7 @@ export async function removeReplica(host: Host, replica: ReplicaIdentity, graceM
   const { containerd, cni } = host;
   await endTask(host, names.namespace, names.container, graceMs);
   await Promise.all([
+    host.logs.end(replica),
     // with its namespace gone the interface is gone, and DEL has little to do: 12 ms instead of 39
     netns.remove(names.netns).then(() => cni.del(names.host, names.netns)),
     containerd.containers

@@ -144,6 +144,8 @@ suite("a value that cannot be", () => {
     ["functions.pids_limit", "1000001", /from 16 to 1000000/],
     ["functions.pids_limit", "1.5", /whole number/],
     ["functions.pids_limit", "many", /whole number/],
+    ["logs.max_file", "1Ki", /from 0.0625Mi/],
+    ["logs.max_total", "much", /an amount such as 64Mi/],
     ["functions.on_stop", "", /keep, remove/],
     ["log.level", "loud", /one of trace/],
   ];
@@ -235,6 +237,9 @@ suite("the printed configuration", () => {
       "functions.deploy_wait=0.25ms",
       "functions.grace=90",
       "functions.pids_limit=16",
+      "logs.max_file=1Mi",
+      "logs.max_total=1G",
+      "logs.min_free=100M",
       "functions.on_stop=remove",
       "log.level=silent",
       "registries.docker.io=mirror:https://one.example mirror:http://two.example:5000",

@@ -5,8 +5,10 @@ import { createServer, request } from "node:http";
 import type { AddressInfo } from "node:net";
 import { suite, test } from "node:test";
 import { openApi } from "../../../src/admin/api.ts";
+import { systemClock } from "../../../src/base/clock.ts";
 import { AppError } from "../../../src/base/errors.ts";
 import { openLog } from "../../../src/base/log.ts";
+import type { LogLine, LogQuery } from "../../../src/functions/backend.ts";
 import type { DeployOutcome, Functions } from "../../../src/functions/functions.ts";
 import type { FunctionStatus } from "../../../src/functions/status.ts";
 import { SecretStore } from "../../../src/store/secrets.ts";
@@ -18,7 +20,7 @@ const status: FunctionStatus = {
 };
 
 /** Has one function, web in fn. `calls` is what it was asked to do; `answer` is what deploys come to. */
-class FakeFunctions implements Pick<Functions, "deploy" | "remove" | "scale" | "list" | "get"> {
+class FakeFunctions implements Pick<Functions, "deploy" | "remove" | "scale" | "list" | "get" | "logs"> {
   readonly calls: unknown[] = [];
   answer: DeployOutcome | Error = "serving";
 
@@ -42,6 +44,11 @@ class FakeFunctions implements Pick<Functions, "deploy" | "remove" | "scale" | "
   get(id: { name: string; namespace: string }): FunctionStatus | undefined {
     return this.list(id.namespace).find((s) => s.name === id.name);
   }
+  async *#lines(): AsyncGenerator<LogLine> {}
+  async logs(query: LogQuery): Promise<AsyncIterable<LogLine>> {
+    this.#find(query);
+    return this.#lines();
+  }
   #find({ name, namespace }: { name: string; namespace: string }): void {
     if (name !== "web" || namespace !== "fn") throw new AppError("FUNCTION_NOT_FOUND", [`${name}.${namespace}`]);
   }
@@ -62,6 +69,7 @@ async function open() {
   await using up = new AsyncDisposableStack();
   const dir = up.use(await tmpDir());
   const functions = new FakeFunctions();
+  const stopping = new AbortController();
   const secrets = new SecretStore(dir.path);
   const listener = await openApi({
     functions: functions as unknown as Functions,
@@ -70,6 +78,8 @@ async function open() {
     defaultNamespace: "fn",
     namespaces: () => ["fn", "team"],
     version: "1.2.3",
+    stopping: stopping.signal,
+    clock: systemClock,
     log: openLog("silent"),
   });
   const server = createServer(listener).listen(0, "127.0.0.1");
@@ -116,6 +126,7 @@ const routes: { method: string; path: string; body?: unknown; status: number }[]
   { method: "DELETE", path: "/system/secrets", body: { name: "key" }, status: 202 },
   { method: "GET", path: "/system/info", status: 200 },
   { method: "GET", path: "/system/namespaces", status: 200 },
+  { method: "GET", path: "/system/logs?name=web", status: 200 },
 ];
 
 const refused: { says: string; authorization: string | null }[] = [
@@ -162,7 +173,7 @@ suite("every route of the API", () => {
         const answer = await api.ask(method, path, { body, authorization: basic("admin", "pass:word", scheme) });
         assert.equal(answer.status, status, answer.text);
         if (status === 202) assert.equal(answer.text, "");
-        else assert.match(answer.headers["content-type"]!, /^application\/json/);
+        else assert.match(answer.headers["content-type"]!, /^application\/(json|x-ndjson)/);
       });
   }
 
