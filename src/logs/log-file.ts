@@ -193,7 +193,7 @@ export class LogFile {
   async #allMarks(): Promise<number[]> {
     const saved = decodeMarks((await readFile(this.#marksPath).catch(ignoreMissing)) ?? Buffer.alloc(0));
     const unsaved = this.#unsaved === 0 ? [] : this.#recent.slice(-this.#unsaved);
-    while (unsaved.length > 0 && endOf(saved) >= startOf(unsaved)) saved.splice(-2);
+    while (saved.length > 0 && unsaved.length > 0 && endOf(saved) >= startOf(unsaved)) saved.splice(-2);
     return [...saved, ...unsaved];
   }
 

@@ -57,6 +57,8 @@ export class Logs implements AsyncDisposable {
   /** Bytes that came since the sum was last checked. */
   #unchecked = 0;
   #scarce = false;
+  /** Of what an earlier napd left it is known who still writes. */
+  #isSorted = false;
 
   private constructor(options: LogsOptions) {
     this.#o = options;
@@ -67,6 +69,7 @@ export class Logs implements AsyncDisposable {
     await mkdir(options.dir, { recursive: true, mode: 0o700 });
     for (const namespace of await entries(options.dir))
       for (const name of await entries(join(options.dir, namespace))) await logs.#load({ namespace, name });
+    logs.#isSorted = logs.#groups.size === 0;
     logs.#guard = logs.#guardSpace();
     return logs;
   }
@@ -107,14 +110,22 @@ export class Logs implements AsyncDisposable {
   async sweep(live: readonly ReplicaIdentity[], functions: readonly FunctionId[]): Promise<void> {
     const living = new Set(live.map((r) => `${keyOf(r)} ${replicaId(r)}`));
     const kept = new Set(functions.map(keyOf));
+    const adopt = async (file: LogFile) => {
+      await file.refresh(); // what was said while nobody watched has a time of its own
+      this.#follow(file);
+    };
+    const adopted: Promise<void>[] = [];
     for (const [key, group] of [...this.#groups]) {
       if (!kept.has(key)) await this.forget(group);
       for (const file of [...group.files.values()]) {
-        if (living.has(`${key} ${file.instance}`)) this.#follow(file);
+        if (living.has(`${key} ${file.instance}`)) adopted.push(adopt(file));
         else await this.end(file.identity);
       }
-      for (const old of outdated([...group.files.values()])) await this.#remove(old);
     }
+    await Promise.all(adopted);
+    for (const group of this.#groups.values())
+      for (const old of outdated([...group.files.values()])) await this.#remove(old);
+    this.#isSorted = true;
     await this.#trim();
   }
 
@@ -244,6 +255,7 @@ export class Logs implements AsyncDisposable {
 
   async #trimNow(): Promise<void> {
     this.#unchecked = 0;
+    if (!this.#isSorted) return;
     const files = [...this.#groups.values()].flatMap((g) => [...g.files.values()]);
     const { remove, share } = excess(files, this.#scarce ? 0 : this.#o.maxTotalBytes);
     for (const file of remove) await this.#remove(file);
