@@ -144,6 +144,17 @@ export class Logs implements AsyncDisposable {
     await this.#forgetOldest();
   }
 
+  /** Removes all that there is of a namespace. Idempotent. */
+  async forgetNamespace(namespace: string): Promise<void> {
+    for (const [key, group] of [...this.#groups]) {
+      if (group.namespace !== namespace) continue;
+      await this.forget(group);
+      if (group.listeners.size === 0) this.#groups.delete(key);
+      group.isReal = false;
+    }
+    await rm(join(this.#o.dir, namespace), { recursive: true, force: true });
+  }
+
   /** Whether the function has ever run here. */
   remembers(fn: FunctionId): boolean {
     return this.#groups.get(keyOf(fn))?.isReal ?? false;

@@ -4,15 +4,12 @@ import { once } from "node:events";
 import { createServer, type IncomingMessage, request } from "node:http";
 import type { AddressInfo } from "node:net";
 import { suite, test } from "node:test";
-import { openApi } from "../../../src/admin/api.ts";
+import { type ApiOptions, openApi } from "../../../src/admin/api.ts";
 import { AppError } from "../../../src/base/errors.ts";
 import { openLog } from "../../../src/base/log.ts";
 import { keyOf } from "../../../src/base/names.ts";
 import type { LogLine, LogQuery } from "../../../src/functions/backend.ts";
-import type { Functions } from "../../../src/functions/functions.ts";
-import { SecretStore } from "../../../src/store/secrets.ts";
 import { until } from "../../fakes/platform.ts";
-import { tmpDir } from "../../support/tmp.ts";
 
 const now = Date.parse("2026-03-01T12:00:00Z");
 const minutes = 60_000;
@@ -23,7 +20,6 @@ const line = (text: string, time = now): LogLine => ({ name: "web", namespace: "
 
 async function open(tell: Tell = async function* () {}) {
   await using up = new AsyncDisposableStack();
-  const dir = up.use(await tmpDir());
   const stopping = new AbortController();
   const queries: LogQuery[] = [];
   const logs = async (query: LogQuery, signal: AbortSignal) => {
@@ -32,12 +28,13 @@ async function open(tell: Tell = async function* () {}) {
     return tell(query, signal);
   };
   const listener = await openApi({
-    functions: { logs } as unknown as Functions,
-    secrets: new SecretStore(dir.path),
+    // of the API only what the route of logs uses is there
+    ...({ functions: { logs } } as unknown as ApiOptions),
     credentials: { user: "admin", password: "word" },
     defaultNamespace: "fn",
-    namespaces: () => ["fn"],
-    version: "1",
+    release: { version: "1", sha: "0", commitMessage: "" },
+    providerName: "napd",
+    countRequest: () => {},
     stopping: stopping.signal,
     clock: { now: () => now, monotonic: () => 0, sleep: async () => {} },
     log: openLog("silent"),
