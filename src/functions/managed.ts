@@ -1,7 +1,9 @@
 import { AppError } from "../base/errors.ts";
 import type { FunctionRow } from "../store/functions.ts";
+import type { CallStats } from "./call-stats.ts";
 import type { Policy } from "./policy.ts";
 import type { Replica } from "./replica.ts";
+import { type Failure, Retries } from "./retries.ts";
 import type { FunctionSpec } from "./spec.ts";
 import { Entry } from "./table.ts";
 
@@ -18,9 +20,15 @@ export type Row = FunctionRow<Version>;
 export interface Observed {
   readonly row: Row;
   readonly available: number;
-  readonly invocations: number;
+  readonly calls: CallStats;
+  readonly policy: Policy;
+  /** Replicas by state. */
+  readonly states: Readonly<Record<string, number>>;
   readonly starting: boolean;
   readonly reason: string | null;
+  /** Replicas of this version that were started again since napd runs, and why the last one was. */
+  readonly restarts: number;
+  readonly lastFailure: Failure | null;
 }
 
 interface Waiter {
@@ -33,12 +41,7 @@ export class Managed {
   row: Row;
   readonly entry: Entry;
   readonly replicas = new Map<string, Replica>();
-  /** Failures in a row, and when the next start may be tried (monotonic ms). */
-  failures = 0;
-  retryAt = 0;
-  retryTimer: NodeJS.Timeout | null = null;
-  /** Why a replica was lost last; null while all is well. */
-  reason: string | null = null;
+  retries = new Retries();
   deleted = false;
   /** The generation that was complete last: it is known to work. */
   proven: number | null = null;
@@ -62,17 +65,12 @@ export class Managed {
   /** A new wish: what failed before does not count for it. */
   want(row: Row, policy: Policy): void {
     if (this.row.generation !== row.generation) {
-      this.forgive();
+      this.retries.cancel();
+      this.retries = new Retries();
       this.endDeploys((g) => g < row.generation, new AppError("SUPERSEDED", [row.name]));
     }
     this.row = row;
     this.entry.policy = policy;
-  }
-
-  forgive(): void {
-    this.failures = 0;
-    this.retryAt = 0;
-    this.reason = null;
   }
 
   deployed(generation: number): Promise<void> {
@@ -84,6 +82,11 @@ export class Managed {
     const ended = this.#deploys.filter((d) => which(d.generation));
     this.#deploys = this.#deploys.filter((d) => !which(d.generation));
     for (const deploy of ended) end(deploy, error);
+  }
+
+  /** Somebody waits for a replica: a deploy or a call. */
+  get awaited(): boolean {
+    return this.#deploys.length > 0 || this.#callers.length > 0;
   }
 
   called(): Promise<void> {
@@ -104,12 +107,17 @@ export class Managed {
   }
 
   observed(): Observed {
+    const replicas = [...this.replicas.values()];
     return {
       row: this.row,
       available: this.entry.routable.length,
-      invocations: this.entry.calls.ended,
-      starting: [...this.replicas.values()].some((r) => r.state === "starting"),
-      reason: this.reason ?? this.row.failure?.reason ?? null,
+      calls: this.entry.calls,
+      policy: this.entry.policy,
+      states: statesOf(replicas),
+      starting: replicas.some((r) => r.state === "starting"),
+      reason: this.retries.reason ?? this.row.failure?.reason ?? refusalOf(replicas),
+      restarts: this.retries.restarts,
+      lastFailure: this.retries.last,
     };
   }
 }
@@ -117,4 +125,16 @@ export class Managed {
 function end(waiter: Waiter, error: unknown): void {
   if (error === undefined) waiter.resolve();
   else waiter.reject(error);
+}
+
+function statesOf(replicas: readonly Replica[]): Record<string, number> {
+  const states: Record<string, number> = {};
+  for (const { state } of replicas) states[state] = (states[state] ?? 0) + 1;
+  return states;
+}
+
+/** Why one of them is sent no requests for now. */
+function refusalOf(replicas: readonly Replica[]): string | null {
+  const refusing = replicas.find((r) => r.state === "ready" && r.refusal !== null);
+  return refusing ? `replica ${refusing.id} is not ready: ${refusing.refusal}` : null;
 }

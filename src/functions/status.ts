@@ -24,18 +24,23 @@ export interface FunctionStatus {
   state: "Ready" | "Stopped" | "Deploying" | "Degraded" | "Failed";
   /** Why it is not simply ready. */
   reason?: string;
+  /** How often a replica of this version had to be started again since napd runs; absent when none had to. */
+  restarts?: number;
+  /** The last time, and why. */
+  lastFailure?: { at: string; reason: string; exitCode?: number };
 }
 
 /** Design §6. */
-export function statusOf({ row, available, invocations, starting, reason }: Observed): FunctionStatus {
+export function statusOf({ row, available, calls, starting, reason, restarts, lastFailure }: Observed): FunctionStatus {
   return {
     ...row.version.spec,
-    invocationCount: invocations,
+    invocationCount: calls.ended,
     replicas: row.replicas,
     availableReplicas: available,
     createdAt: new Date(row.createdAt).toISOString(),
     state: stateOf(row.replicas, available, starting || row.previous !== null, reason),
     ...(reason !== null && { reason }),
+    ...(lastFailure && { restarts, lastFailure: { ...lastFailure, at: new Date(lastFailure.at).toISOString() } }),
   };
 }
 
