@@ -157,7 +157,7 @@ export class Functions {
     const exists = this.#o.store.get(spec) !== undefined;
     if (kind === "create" && exists) throw new AppError("FUNCTION_EXISTS", [keyOf(spec)]);
     if (kind === "update" && !exists) throw new AppError("FUNCTION_NOT_FOUND", [keyOf(spec)]);
-    for (const secret of spec.secrets ?? []) {
+    for (const secret of new Set(spec.secrets)) {
       if (!(await this.#o.hasSecret(spec.namespace, secret)))
         throw new AppError("SECRET_MISSING", [secret, spec.namespace]);
     }
