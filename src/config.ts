@@ -5,6 +5,7 @@ import { formatDuration, parseDuration } from "./base/durations.ts";
 import { AppError, messageOf, systemCode } from "./base/errors.ts";
 import type { LogLevel } from "./base/log.ts";
 import { isName, nameRule } from "./base/names.ts";
+import { parseMemory } from "./base/quantities.ts";
 import { parseSubnet } from "./base/subnet.ts";
 
 /** One setting: what it means, its default, and how its text becomes a value (throws a sentence saying what must hold). */
@@ -60,6 +61,12 @@ function duration(fallback: number, sentence: string): Setting<number> {
   return { sentence, fallback, read, write: formatDuration };
 }
 
+/** Bytes; 0: no limit. */
+function size(fallback: number, sentence: string): Setting<number> {
+  const read = (t: string) => (t === "0" ? 0 : (parseMemory(t) ?? fail("must be a size such as 10Mi, or 0")));
+  return { sentence: `${sentence} 0: no limit.`, fallback, read, write: String };
+}
+
 export interface ListenAddress {
   host: string;
   port: number;
@@ -94,6 +101,25 @@ const settings = {
     upstream_timeout: duration(
       60_000,
       "How long a call may take, including the wake-up, unless annotation napd.timeout says otherwise.",
+    ),
+    tunnel_idle: duration(
+      3_600_000,
+      "How long a WebSocket or another upgraded connection may be silent in both directions before it is closed.",
+    ),
+    max_body: size(0, "Largest body of a call; annotation napd.max-body overrides it for one function."),
+  },
+  calls: {
+    max_inflight: integer(
+      0,
+      0,
+      999_999,
+      "Calls of one function that run at a time, over all its replicas; 0: no limit. Annotation napd.max-inflight overrides it.",
+    ),
+    queue: integer(
+      100,
+      0,
+      999_999,
+      "Calls beyond that limit that wait for their turn; further ones are answered 429. Annotation napd.queue overrides it.",
     ),
   },
   containerd: {

@@ -7,7 +7,7 @@ import { AppError } from "./base/errors.ts";
 import type { Logger } from "./base/log.ts";
 import { hostAddress, parseSubnet } from "./base/subnet.ts";
 import type { Config } from "./config.ts";
-import type { Backend } from "./functions/backend.ts";
+import type { Backend, ReplicaIdentity } from "./functions/backend.ts";
 import { Functions } from "./functions/functions.ts";
 import type { Version } from "./functions/managed.ts";
 import { Rollout } from "./functions/rollout.ts";
@@ -64,7 +64,15 @@ export async function startDaemon(config: Config, version: string, log: Logger):
     await openHost(config, { gatewayPort: gateway.port, namespaces, isFunction, readSecret, clock, log }),
   );
 
-  const defaults = { timeoutMs: config.gateway.upstream_timeout, pullPolicy: config.images.pull_policy };
+  const defaults = {
+    timeoutMs: config.gateway.upstream_timeout,
+    pullPolicy: config.images.pull_policy,
+    limits: {
+      maxInFlight: config.calls.max_inflight,
+      queue: config.calls.queue,
+      maxBodyBytes: config.gateway.max_body,
+    },
+  };
   const { ready_timeout: readyTimeoutMs, grace: graceMs, deploy_wait: deployWaitMs, on_stop } = config.functions;
   const rollout = new Rollout({ store, backend, table, defaults, readyTimeoutMs, graceMs, clock, log });
   if (on_stop === "remove") up.defer(() => rollout.removeAll());
@@ -73,9 +81,10 @@ export async function startDaemon(config: Config, version: string, log: Logger):
 
   const hasSecret = async (namespace: string, name: string) => (await readSecret(namespace, name)) !== undefined;
   const functions = new Functions({ store, backend, rollout, defaults, deployWaitMs, namespaces, hasSecret, clock });
-  const invoke = openInvoke({ table, defaultNamespace, thaw: (replica) => backend.thaw(replica) });
+  const thaw = (replica: ReplicaIdentity) => backend.thaw(replica);
+  const calls = openInvoke({ table, defaultNamespace, thaw, tunnelIdleMs: config.gateway.tunnel_idle });
   const admin = await openApi({ functions, secrets, credentials, defaultNamespace, namespaces, version, log });
-  gateway.serve({ invoke, admin });
+  gateway.serve({ ...calls, admin });
   up.defer(() => gateway.drain(drainMs));
   up.defer(() => rollout.endDeploys());
 

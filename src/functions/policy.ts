@@ -2,6 +2,7 @@ import { parseDuration } from "../base/durations.ts";
 import { AppError } from "../base/errors.ts";
 import { parseCpu, parseMemory } from "../base/quantities.ts";
 import type { PullPolicy, ReplicaSpec, WatchdogChoice } from "./backend.ts";
+import { type CallLimits, callLimits } from "./call-limits.ts";
 import type { FunctionSpec } from "./spec.ts";
 
 /** What a function's labels, annotations and limits come to. */
@@ -16,11 +17,13 @@ export interface Policy {
   readonly readyPath: string | null;
   readonly pullPolicy: PullPolicy;
   readonly watchdog: WatchdogChoice;
+  readonly limits: CallLimits;
 }
 
 export interface PolicyDefaults {
   readonly timeoutMs: number;
   readonly pullPolicy: PullPolicy;
+  readonly limits: CallLimits;
 }
 
 /** Fails with BAD_FUNCTION, naming the label or annotation. */
@@ -55,6 +58,7 @@ export function policyOf(spec: FunctionSpec, defaults: PolicyDefaults): Policy {
     readyPath,
     pullPolicy: pullPolicy(annotations["napd.pull-policy"]) ?? defaults.pullPolicy,
     watchdog: watchdog(annotations["napd.watchdog"]),
+    limits: callLimits(annotations, defaults.limits),
   };
 }
 

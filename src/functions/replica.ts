@@ -1,4 +1,5 @@
 import { Pool } from "undici";
+import { Pool as Connections } from "../upstream/pool.ts";
 import type { Address, ReplicaIdentity } from "./backend.ts";
 import { replicaId } from "./backend.ts";
 
@@ -29,13 +30,22 @@ export class Replica {
   inFlight = 0;
   /** Aborts the start that is under way. */
   readonly abort = new AbortController();
-  /** Connections to it, from the moment that its address is known. */
+  /** Where it answers, once that is known. */
+  address: Address | null = null;
+  /** For probes, from the moment that its address is known. */
   pool: Pool | null = null;
+  /** Connections of calls, from the moment that its address is known. */
+  connections: Connections | null = null;
+  /** It refused a call and nobody has looked at it since: it is sent nothing. */
+  isDoubted = false;
+  /** Why it is gone, in a sentence; null while it is not. */
+  lostBecause: string | null = null;
   /** When it got ready, on the monotonic clock, ms; null before. */
   readySince: number | null = null;
   #state: ReplicaState = "starting";
   #waking: Promise<void> | null = null;
   #drained: (() => void) | null = null;
+  #lost: (() => void)[] = [];
 
   constructor(identity: ReplicaIdentity) {
     this.identity = identity;
@@ -60,10 +70,14 @@ export class Replica {
     if (!moves[this.#state].includes(to))
       throw new Error(`replica ${this.id}: ${this.#state} -> ${to} is not a legal move`);
     this.#state = to;
+    if (to === "frozen") this.connections?.closeIdle();
+    if (to === "failed") for (const tell of this.#lost.splice(0)) tell();
     return true;
   }
 
   connect(address: Address): void {
+    this.address = address;
+    this.connections = new Connections(address.host, address.port);
     // No pipelining; connections unlimited, because the number of requests is limited elsewhere. Timeouts are the
     // caller's: one deadline over the whole call.
     this.pool = new Pool(`http://${address.host}:${address.port}`, {
@@ -101,8 +115,23 @@ export class Replica {
     });
   }
 
+  /** Why it is gone, if that is known within `ms`; else null. */
+  lost(ms: number): Promise<string | null> {
+    if (this.#state === "failed") return Promise.resolve(this.lostBecause);
+    return new Promise((resolve) => {
+      const end = () => {
+        clearTimeout(timer);
+        this.#lost = this.#lost.filter((tell) => tell !== end);
+        resolve(this.lostBecause);
+      };
+      const timer = setTimeout(end, ms);
+      this.#lost.push(end);
+    });
+  }
+
   /** Closes the connections; requests that still run are cut. */
   async disconnect(): Promise<void> {
+    this.connections?.destroy(new Error(this.lostBecause ?? "its replica was stopped"));
     await this.pool?.destroy();
   }
 }

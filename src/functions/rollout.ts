@@ -179,7 +179,12 @@ export class Rollout implements AsyncDisposable {
   }
 
   #manage(row: Row): Managed {
-    const m = new Managed(row, this.#policy(row), (managed) => this.#wake(managed));
+    const m = new Managed(
+      row,
+      this.#policy(row),
+      (managed) => this.#wake(managed),
+      (managed, replica) => this.#track(this.#look(managed, replica)),
+    );
     this.#functions.set(m.key, m);
     this.#o.table.set(m.key, m.entry);
     return m;
@@ -213,7 +218,7 @@ export class Rollout implements AsyncDisposable {
       ...generationOf(replica),
     }));
     const { start, route, retire } = plan(m.deleted ? -1 : m.row.generation, count, replicas);
-    m.entry.routable = route.map((r) => r.replica);
+    m.entry.routable = route.map((r) => r.replica).filter((r) => !r.isDoubted);
     for (const { replica } of retire) this.#retire(m, replica);
     if (start.length > 0) this.#startDue(m, start);
     const complete = route.filter((r) => r.generation === m.row.generation).length >= count;
@@ -314,7 +319,8 @@ export class Rollout implements AsyncDisposable {
     if (!m || !replica || replica.state === "stopping" || replica.state === "failed") return;
     this.#track(
       exitReason(exit, m.row.version.spec.limits?.memory, this.#o.backend).then((error) => {
-        if (replica.state === "starting") replica.abort.abort(error);
+        if (replica.state === "starting" || replica.isDoubted) replica.abort.abort(error);
+        replica.lostBecause = error.message;
         if (!replica.move(["ready", "frozen"], "failed")) return;
         this.#o.log.warn({ fn: m.key, replica: replica.id, err: error.message }, "replica lost");
         if (replica.readySince !== null && this.#o.clock.monotonic() - replica.readySince > stableMs) m.failures = 0;
@@ -322,6 +328,24 @@ export class Rollout implements AsyncDisposable {
         this.#step(m);
       }),
     );
+  }
+
+  /** A replica has refused a call: is its process gone, and we have not heard of it, or only its port closed? */
+  async #look(m: Managed, replica: Replica): Promise<void> {
+    await this.reconcile();
+    const { readyTimeoutMs, backend, clock } = this.#o;
+    try {
+      if (replica.serves)
+        await becomeReady(replica, replica.address!, m.entry.policy.readyPath, readyTimeoutMs, backend, clock);
+      replica.isDoubted = false;
+    } catch (e) {
+      if (replica.abort.signal.aborted) return; // its exit has been told
+      replica.lostBecause = messageOf(e);
+      if (!replica.move(["ready", "frozen"], "failed")) return;
+      this.#o.log.warn({ fn: m.key, replica: replica.id, err: messageOf(e) }, "replica lost");
+      this.#delayRetry(m, messageOf(e));
+    }
+    this.#step(m);
   }
 
   /** The wanted version serves. The reason of an update that was given up stays until the next version. */

@@ -5,7 +5,11 @@ import { policyOf, replicaSpec } from "../../../src/functions/policy.ts";
 import type { FunctionSpec } from "../../../src/functions/spec.ts";
 
 const web: FunctionSpec = { name: "web", namespace: "fn", image: "web:1" };
-const defaults = { timeoutMs: 60_000, pullPolicy: "Always" as const };
+const defaults = {
+  timeoutMs: 60_000,
+  pullPolicy: "Always" as const,
+  limits: { maxInFlight: 0, queue: 100, maxBodyBytes: 0 },
+};
 
 suite("a function's policy", () => {
   test("without labels and annotations is the daemon's", () => {
@@ -17,6 +21,7 @@ suite("a function's policy", () => {
       readyPath: null,
       pullPolicy: "Always",
       watchdog: "auto",
+      limits: defaults.limits,
     });
   });
 
