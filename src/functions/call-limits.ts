@@ -11,6 +11,8 @@ export interface CallLimits {
   readonly maxBodyBytes: number;
 }
 
+export const noLimits: CallLimits = { maxInFlight: 0, queue: 0, maxBodyBytes: 0 };
+
 /** Reads annotations `napd.max-inflight`, `napd.queue` and `napd.max-body`. Fails with BAD_FUNCTION, naming the annotation. */
 export function callLimits(annotations: Readonly<Record<string, string>>, defaults: CallLimits): CallLimits {
   return {

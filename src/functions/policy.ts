@@ -2,7 +2,7 @@ import { parseDuration } from "../base/durations.ts";
 import { AppError } from "../base/errors.ts";
 import { parseCpu, parseMemory } from "../base/quantities.ts";
 import type { PullPolicy, ReplicaSpec, WatchdogChoice } from "./backend.ts";
-import { type CallLimits, callLimits } from "./call-limits.ts";
+import { type CallLimits, callLimits, noLimits } from "./call-limits.ts";
 import type { FunctionSpec } from "./spec.ts";
 
 /** What a function's labels, annotations and limits come to. */
@@ -23,7 +23,8 @@ export interface Policy {
 export interface PolicyDefaults {
   readonly timeoutMs: number;
   readonly pullPolicy: PullPolicy;
-  readonly limits: CallLimits;
+  /** None if left out. */
+  readonly limits?: CallLimits;
 }
 
 /** Fails with BAD_FUNCTION, naming the label or annotation. */
@@ -58,7 +59,7 @@ export function policyOf(spec: FunctionSpec, defaults: PolicyDefaults): Policy {
     readyPath,
     pullPolicy: pullPolicy(annotations["napd.pull-policy"]) ?? defaults.pullPolicy,
     watchdog: watchdog(annotations["napd.watchdog"]),
-    limits: callLimits(annotations, defaults.limits),
+    limits: callLimits(annotations, defaults.limits ?? noLimits),
   };
 }
 
@@ -84,8 +85,14 @@ function watchdog(text: string | undefined): WatchdogChoice {
   throw new AppError("BAD_FUNCTION", ["annotations", `napd.watchdog "${text}" is not inject or image`]);
 }
 
-/** What a backend is told to start as this replica of a function. `image` is the prepared one. */
-export function replicaSpec(spec: FunctionSpec, image: string, generation: number, number: number): ReplicaSpec {
+/** What a backend is told to start as this replica of a function. `image` is the prepared one, `policy` is `spec`'s. */
+export function replicaSpec(
+  spec: FunctionSpec,
+  image: string,
+  policy: Policy,
+  generation: number,
+  number: number,
+): ReplicaSpec {
   const { fprocess, ...envVars } = spec.envVars ?? {};
   const process = spec.envProcess || fprocess;
   const memoryBytes = spec.limits?.memory ? parseMemory(spec.limits.memory) : undefined;
@@ -106,6 +113,6 @@ export function replicaSpec(spec: FunctionSpec, image: string, generation: numbe
     ...(memoryBytes !== undefined && { memoryBytes }),
     ...(cpus !== undefined && { cpus }),
     readOnlyRoot: spec.readOnlyRootFilesystem ?? false,
-    watchdog: watchdog(spec.annotations?.["napd.watchdog"]),
+    watchdog: policy.watchdog,
   };
 }
