@@ -26,6 +26,8 @@ const idempotent = new Set(["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"])
 const maxKept = 64 * 1024;
 /** Bytes of an unread body that are swallowed to keep the caller's connection; beyond, it is closed. */
 const maxUnread = 256 * 1024;
+/** Bytes of an answer's body that are sent as text. */
+const maxText = 16 * 1024;
 /** Replicas that may refuse one call, or be lost while it waits for them. */
 const maxAttempts = 5;
 /** Ms that a call which was cut waits for the news why. */
@@ -44,6 +46,7 @@ const newsMs = 250;
  */
 export class Call implements Exchange, Expiring, Waiter {
   readonly deadline: number;
+  slot = -1;
   readonly #o: CallServices;
   readonly #req: IncomingMessage;
   readonly #res: ServerResponse;
@@ -122,7 +125,7 @@ export class Call implements Exchange, Expiring, Waiter {
     const replica = this.#entry.pick();
     if (replica?.state === "ready") {
       this.#take(replica);
-      this.#send(replica.connections!.take());
+      this.#send(this.#connect(replica));
     } else void this.#awaitReplica();
   }
 
@@ -139,7 +142,7 @@ export class Call implements Exchange, Expiring, Waiter {
       // counted in before it is woken, so that nobody freezes it between wake-up and dispatch
       this.#take(replica);
       if (!(await this.#awake(replica)) || this.#ended) return;
-      this.#send(replica.connections!.take());
+      this.#send(this.#connect(replica));
     } catch (e) {
       this.#fail(
         e instanceof AppError ? e : new AppError("FUNCTION_UNAVAILABLE", [this.#entry.key, messageOf(e)], { cause: e }),
@@ -175,6 +178,11 @@ export class Call implements Exchange, Expiring, Waiter {
     const replica = this.#replica;
     this.#replica = null;
     replica?.release();
+  }
+
+  #connect(replica: Replica): Connection {
+    const { connections } = replica;
+    return this.#upgrade ? connections!.open(true) : connections!.take();
   }
 
   #send(connection: Connection): void {
@@ -272,7 +280,7 @@ export class Call implements Exchange, Expiring, Waiter {
 
   #push(piece: Buffer): void {
     this.#isFlushed = true;
-    if (this.#res.write(piece)) return;
+    if (this.#res.write(Buffer.from(piece))) return;
     this.#connection?.pause();
     if (this.#drains) return;
     this.#drains = true;
@@ -282,7 +290,12 @@ export class Call implements Exchange, Expiring, Waiter {
   end(): void {
     this.#connection = null;
     if (this.#leavesUnread) lingerAtEnd(this.#req.socket);
-    this.#res.end(this.#held ?? undefined);
+    const held = this.#held;
+    this.#held = null;
+    // as text a small body leaves together with the head, in one write
+    if (held === null) this.#res.end();
+    else if (held.length <= maxText) this.#res.end(held.toString("latin1"), "latin1");
+    else this.#res.end(Buffer.from(held));
   }
 
   #switch(head: ResponseHead, upgrade: Upgrading): void {

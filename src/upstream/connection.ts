@@ -9,6 +9,7 @@ export interface Exchange {
   connected(): void;
   /** The final head, or one with status 101: then whoever asked for it takes the socket with `detach`. */
   head(head: ResponseHead): void;
+  /** A piece of the body, which is there until the next `batchEnd` or `end`: whoever keeps it longer copies it. */
   data(piece: Buffer): void;
   end(): void;
   /** Everything that arrived together has been told. */
@@ -26,6 +27,12 @@ export interface RawEnd {
   readonly socket: Socket;
   readonly early: Buffer;
 }
+
+/**
+ * What all connections read into, one after the other: a read and what comes of it is one turn. A buffer of its own for
+ * every read, which is what sockets do by themselves, costs more than the copy of what is kept.
+ */
+const shared = Buffer.allocUnsafeSlow(64 * 1024);
 
 /**
  * The client's side of one HTTP/1.1 connection: one exchange at a time, no pipelining. The request's head leaves at
@@ -50,16 +57,24 @@ export class Connection {
   /** When it was given back, on the clock of `performance.now()`. */
   idleSince = 0;
 
-  constructor(host: string, port: number, pool: Pool) {
+  /** `isRaw`: the socket can be given away, with `detach`. */
+  constructor(host: string, port: number, pool: Pool, isRaw: boolean) {
     this.#pool = pool;
+    const onRead = (length: number) => {
+      this.#onData(shared.subarray(0, length));
+      return true;
+    };
     // half-open: after a change of protocol each direction ends by itself
-    const socket = connect({ host, port, noDelay: true, allowHalfOpen: true });
+    const socket = connect({
+      ...{ host, port, noDelay: true, allowHalfOpen: isRaw },
+      ...(!isRaw && { onread: { buffer: shared, callback: onRead } }),
+    });
     this.#socket = socket;
     socket.on("connect", () => {
       this.isConnected = true;
       this.#exchange?.connected();
     });
-    socket.on("data", this.#onData);
+    if (isRaw) socket.on("data", this.#onData);
     socket.on("end", this.#onEnd);
     socket.on("drain", this.#onDrain);
     socket.on("error", this.#onError);
@@ -167,7 +182,7 @@ export class Connection {
       return null;
     }
     if (piece) return left;
-    this.#rest = left;
+    this.#rest = left && Buffer.from(left);
     return null;
   }
 
@@ -175,13 +190,13 @@ export class Connection {
     const end = bytes.indexOf("\r\n\r\n", 0, "latin1");
     if (end > MAX_HEAD || (end < 0 && bytes.length > MAX_HEAD)) throw new AnswerError("the head is too long");
     if (end < 0) {
-      this.#rest = bytes;
+      this.#rest = Buffer.from(bytes);
       return null;
     }
     const head = parseResponse(bytes.toString("latin1", 0, end), this.#method);
     const left = end + 4 < bytes.length ? bytes.subarray(end + 4) : null;
     if (head.status === 101) {
-      this.#rest = left;
+      this.#rest = left && Buffer.from(left);
       exchange.head(head);
       if (this.#exchange === exchange) throw new AnswerError("it changed the protocol without being asked to");
       return null;

@@ -40,9 +40,12 @@ export class Pool {
     return this.open();
   }
 
-  /** A new one. It may be written to at once; a failure to connect is told to its exchange. */
-  open(): Connection {
-    const connection = new Connection(this.#host, this.#port, this);
+  /**
+   * A new one. It may be written to at once; a failure to connect is told to its exchange. `isRaw`: for a request that
+   * asks for another protocol.
+   */
+  open(isRaw = false): Connection {
+    const connection = new Connection(this.#host, this.#port, this, isRaw);
     this.#all.add(connection);
     return connection;
   }
