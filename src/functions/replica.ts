@@ -1,5 +1,4 @@
-import { Pool } from "undici";
-import { Pool as Connections } from "../upstream/pool.ts";
+import { Pool } from "../upstream/pool.ts";
 import type { Address, ReplicaIdentity } from "./backend.ts";
 import { replicaId } from "./backend.ts";
 
@@ -32,23 +31,31 @@ export class Replica {
   readonly abort = new AbortController();
   /** Where it answers, once that is known. */
   address: Address | null = null;
-  /** For probes, from the moment that its address is known. */
-  pool: Pool | null = null;
   /** Connections of calls, from the moment that its address is known. */
-  connections: Connections | null = null;
+  pool: Pool | null = null;
   /** It refused a call and nobody has looked at it since: it is sent nothing. */
   isDoubted = false;
   /** Why it is gone, in a sentence; null while it is not. */
   lostBecause: string | null = null;
+  /** Its process ran before napd did. */
+  readonly adopted: boolean;
+  /** What its readiness probe says against sending it requests; null while nothing does. */
+  refusal: string | null = null;
+  /** Of its process; null while it runs, or when nobody saw it end. */
+  exitCode: number | null = null;
+  /** Aborts when it has failed, is stopped, or is let go of: nobody is to look after it any more. */
+  readonly down = new AbortController();
+  /** How often its state has changed. */
+  moves = 0;
   /** When it got ready, on the monotonic clock, ms; null before. */
   readySince: number | null = null;
   #state: ReplicaState = "starting";
   #waking: Promise<void> | null = null;
   #drained: (() => void) | null = null;
-  #lost: (() => void)[] = [];
 
-  constructor(identity: ReplicaIdentity) {
+  constructor(identity: ReplicaIdentity, adopted = false) {
     this.identity = identity;
+    this.adopted = adopted;
     this.id = replicaId(identity);
   }
 
@@ -70,23 +77,15 @@ export class Replica {
     if (!moves[this.#state].includes(to))
       throw new Error(`replica ${this.id}: ${this.#state} -> ${to} is not a legal move`);
     this.#state = to;
-    if (to === "frozen") this.connections?.closeIdle();
-    if (to === "failed") for (const tell of this.#lost.splice(0)) tell();
+    if (to === "frozen") this.pool?.closeIdle();
+    this.moves++;
+    if (!this.serves) this.down.abort();
     return true;
   }
 
   connect(address: Address): void {
     this.address = address;
-    this.connections = new Connections(address.host, address.port);
-    // No pipelining; connections unlimited, because the number of requests is limited elsewhere. Timeouts are the
-    // caller's: one deadline over the whole call.
-    this.pool = new Pool(`http://${address.host}:${address.port}`, {
-      headersTimeout: 0,
-      bodyTimeout: 0,
-      keepAliveTimeout: 30_000,
-      pipelining: 1,
-      maxHeaderSize: 1024 * 1024, // what we take from callers, functions may answer with: contracts/api.md §1.1
-    });
+    this.pool = new Pool(address.host, address.port);
   }
 
   /** Thaws a frozen one; all callers share one thaw, and none can cancel it. */
@@ -116,22 +115,24 @@ export class Replica {
   }
 
   /** Why it is gone, if that is known within `ms`; else null. */
-  lost(ms: number): Promise<string | null> {
-    if (this.#state === "failed") return Promise.resolve(this.lostBecause);
-    return new Promise((resolve) => {
-      const end = () => {
-        clearTimeout(timer);
-        this.#lost = this.#lost.filter((tell) => tell !== end);
-        resolve(this.lostBecause);
-      };
-      const timer = setTimeout(end, ms);
-      this.#lost.push(end);
-    });
+  async lost(ms: number): Promise<string | null> {
+    const { signal } = this.down;
+    if (!signal.aborted)
+      await new Promise<void>((resolve) => {
+        const end = () => {
+          clearTimeout(timer);
+          signal.removeEventListener("abort", end);
+          resolve();
+        };
+        const timer = setTimeout(end, ms);
+        signal.addEventListener("abort", end);
+      });
+    return this.lostBecause;
   }
 
   /** Closes the connections; requests that still run are cut. */
   async disconnect(): Promise<void> {
-    this.connections?.destroy(new Error(this.lostBecause ?? "its replica was stopped"));
-    await this.pool?.destroy();
+    this.down.abort();
+    this.pool?.destroy(new Error(this.lostBecause ?? "its replica was stopped"));
   }
 }

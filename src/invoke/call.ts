@@ -181,8 +181,7 @@ export class Call implements Exchange, Expiring, Waiter {
   }
 
   #connect(replica: Replica): Connection {
-    const { connections } = replica;
-    return this.#upgrade ? connections!.open(true) : connections!.take();
+    return this.#upgrade ? replica.pool!.open(true) : replica.pool!.take();
   }
 
   #send(connection: Connection): void {
@@ -191,7 +190,7 @@ export class Call implements Exchange, Expiring, Waiter {
     const head = requestHead(
       this.#req,
       this.#target,
-      this.#replica!.connections!.authority,
+      this.#replica!.pool!.authority,
       this.#ids,
       `${socket.remoteAddress}:${socket.remotePort}`,
       this.#upgrade?.protocol ?? null,
@@ -324,7 +323,7 @@ export class Call implements Exchange, Expiring, Waiter {
       // the function had closed the connection, most likely, and has not seen the request
       this.#isRepeated = true;
       this.#req.pause();
-      this.#send(replica.connections!.open());
+      this.#send(replica.pool!.open());
     } else void this.#broken(error, replica);
   }
 

@@ -4,6 +4,7 @@ import { type Clock, systemClock } from "../../src/base/clock.ts";
 import { openLog } from "../../src/base/log.ts";
 import type { ReplicaIdentity } from "../../src/functions/backend.ts";
 import { Functions } from "../../src/functions/functions.ts";
+import { ImagesInUse } from "../../src/functions/images-in-use.ts";
 import type { Version } from "../../src/functions/managed.ts";
 import { Rollout } from "../../src/functions/rollout.ts";
 import { type FunctionSpec, parseDeployment } from "../../src/functions/spec.ts";
@@ -23,6 +24,7 @@ export interface PlatformOptions {
   graceMs?: number;
   timeoutMs?: number;
   tunnelIdleMs?: number;
+  startsAtOnce?: number;
   clock?: Clock;
 }
 
@@ -54,6 +56,7 @@ export async function openPlatform(options: PlatformOptions = {}): Promise<Platf
   const db = openState(path);
   up.defer(() => db.close());
   const store = new FunctionStore<Version>(db);
+  const images = new ImagesInUse(() => store.list());
   const backend = up.use(new FakeBackend());
   const table: Table = new Map();
   const secrets = new Set<string>();
@@ -64,17 +67,20 @@ export async function openPlatform(options: PlatformOptions = {}): Promise<Platf
   const makeRollout = () =>
     new Rollout({
       store,
+      images,
       backend,
       table,
       defaults,
       readyTimeoutMs: options.readyTimeoutMs ?? 5000,
       graceMs: options.graceMs ?? 5000,
+      startsAtOnce: options.startsAtOnce ?? 100,
       clock,
       log: openLog("silent"),
     });
   const openFunctions = () =>
     new Functions({
       store,
+      images,
       backend,
       rollout,
       defaults,

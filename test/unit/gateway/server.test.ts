@@ -4,6 +4,7 @@ import { type IncomingMessage, request, type ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import { suite, test } from "node:test";
 import { isAppError } from "../../../src/base/errors.ts";
+import { probesOf } from "../../../src/functions/probes.ts";
 import { Entry, type Table } from "../../../src/functions/table.ts";
 import { openGateway } from "../../../src/gateway/server.ts";
 
@@ -60,7 +61,7 @@ suite("the gateway", () => {
     maxReplicas: 1,
     timeoutMs: 1,
     timeoutSource: "",
-    readyPath: null,
+    probes: probesOf({}),
     pullPolicy: "Never",
     watchdog: "auto",
     limits: { maxInFlight: 0, queue: 0, maxBodyBytes: 0 },
