@@ -7,7 +7,7 @@ import { AppError } from "./base/errors.ts";
 import type { Logger } from "./base/log.ts";
 import { hostAddress, parseSubnet } from "./base/subnet.ts";
 import type { Config } from "./config.ts";
-import type { Backend } from "./functions/backend.ts";
+import type { Backend, ReplicaIdentity } from "./functions/backend.ts";
 import { durationBounds } from "./functions/call-stats.ts";
 import { Functions } from "./functions/functions.ts";
 import { ImagesInUse, type UsedImage } from "./functions/images-in-use.ts";
@@ -86,7 +86,15 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
     }),
   );
 
-  const defaults = { timeoutMs: config.gateway.upstream_timeout, pullPolicy: config.images.pull_policy };
+  const defaults = {
+    timeoutMs: config.gateway.upstream_timeout,
+    pullPolicy: config.images.pull_policy,
+    limits: {
+      maxInFlight: config.calls.max_inflight,
+      queue: config.calls.queue,
+      maxBodyBytes: config.gateway.max_body,
+    },
+  };
   const { ready_timeout: readyTimeoutMs, grace: graceMs, deploy_wait: deployWaitMs, on_stop } = config.functions;
   const rollout = new Rollout({
     ...{ store, images, backend, table, defaults, readyTimeoutMs, graceMs },
@@ -109,7 +117,8 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
   await namespaces.open();
   const overwrite = config.api.secret_overwrite;
   const secrets = new Secrets({ store: secretStore, namespaces, backend, overwrite });
-  const invoke = openInvoke({ table, defaultNamespace, thaw: (replica) => backend.thaw(replica) });
+  const thaw = (replica: ReplicaIdentity) => backend.thaw(replica);
+  const calls = openInvoke({ table, defaultNamespace, thaw, tunnelIdleMs: config.gateway.tunnel_idle });
   const usage = up.use(new Usage({ backend, table, clock, log }));
   const { registry, countRequest } = openMetrics({
     functions: () => functions.samples(),
@@ -127,7 +136,7 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
     providerName: config.api.provider_name,
     functionLabel: config.api.function_label,
   });
-  gateway.serve({ invoke, admin });
+  gateway.serve({ ...calls, admin });
   up.defer(() => gateway.drain(drainMs));
   up.defer(() => rollout.endDeploys());
   up.defer(() => stopping.abort(new AppError("SHUTTING_DOWN", [])));
