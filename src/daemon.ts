@@ -24,7 +24,7 @@ import { type Containerd, openContainerd } from "./host/containerd/client.ts";
 import { Disk } from "./host/image/disk.ts";
 import { Images } from "./host/image/images.ts";
 import type { KeeperOptions } from "./host/image/keeper.ts";
-import { namespaceLabels } from "./host/namespaces.ts";
+import { ensureNamespaces } from "./host/namespaces.ts";
 import { ensureBridge, teardownBridge, uplinkMtu } from "./host/net/bridge.ts";
 import { Cni } from "./host/net/cni.ts";
 import { startDns } from "./host/net/dns.ts";
@@ -165,7 +165,7 @@ export async function openHost(config: Config, needs: HostNeeds): Promise<{ back
   const containerd = up.use(
     await openContainerd({ socket: config.containerd.socket, snapshotter: config.containerd.snapshotter }),
   );
-  for (const namespace of namespaces()) await containerd.namespaces.ensure(namespace, namespaceLabels(network.bridge));
+  await ensureNamespaces(containerd, network.bridge, namespaces());
   if (removes) up.defer(() => removeParentGroups(config.cgroup.parent));
 
   const mtu = await uplinkMtu();
