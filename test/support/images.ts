@@ -16,7 +16,7 @@ export async function webImage(
   const die = "#!/bin/sh\nkill -9 1\n";
   const log = '#!/bin/sh\nhead -c "$CONTENT_LENGTH" >&2\nprintf "Content-Type: text/plain\\r\\n\\r\\n"\necho logged\n';
   const flood =
-    '#!/bin/sh\nhead -c $QUERY_STRING"M" /dev/zero >&2\nprintf "Content-Type: text/plain\\r\\n\\r\\n"\necho flooded\n';
+    '#!/bin/sh\ndd if=/dev/zero bs=1M count="$QUERY_STRING" 2>/dev/null | cat >&2\nprintf "Content-Type: text/plain\\r\\n\\r\\n"\necho flooded\n';
   const cgi = Object.entries({ info, echo, say, slow, die, log, flood }).map(([name, content]) => ({
     path: `/www/cgi-bin/${name}`,
     content,
