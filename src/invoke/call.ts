@@ -356,7 +356,9 @@ export class Call implements Exchange, Expiring, Waiter {
     this.#connection?.destroy();
     this.#connection = null;
     if (this.#res.headersSent) {
-      this.#res.destroy();
+      // for an old client, the connection's end is the end of the body: only a reset says that something is missing
+      if (this.#req.httpVersionMinor === 0) this.#res.socket?.resetAndDestroy();
+      else this.#res.destroy();
       return;
     }
     const closes = this.#leavesUnread;

@@ -1,6 +1,8 @@
 import type { Socket } from "node:net";
 import type { RawEnd } from "../upstream/connection.ts";
 
+/** Ms of silence after one direction has ended: most programs end the other one then, and some callers have just left. */
+const halfOpenIdleMs = 60_000;
 /** Ms that one end may still take what was sent to it after the other end is closed. */
 const flushMs = 5000;
 
@@ -13,6 +15,7 @@ export function tunnel(a: RawEnd, b: RawEnd, idleMs: number, done: () => void): 
   let open = 2;
   const join = (from: Socket, to: Socket) => {
     from.on("error", () => to.destroy());
+    from.once("end", () => a.socket.setTimeout(Math.min(idleMs, halfOpenIdleMs)));
     from.once("close", () => {
       if (--open === 0) done();
       if (to.destroyed) return;
@@ -30,6 +33,7 @@ export function tunnel(a: RawEnd, b: RawEnd, idleMs: number, done: () => void): 
   });
   if (a.early.length > 0) b.socket.write(a.early);
   if (b.early.length > 0) a.socket.write(b.early);
+  if (a.socket.readableEnded) b.socket.end(); // before there was a pipe
   a.socket.pipe(b.socket);
   b.socket.pipe(a.socket);
 }
