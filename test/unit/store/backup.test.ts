@@ -1,9 +1,11 @@
 /** Backups as files and directories; test/system/backup.test.ts has napd around them. */
 import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
 import { chmod, mkdir, readdir, readFile, stat, symlink, writeFile } from "node:fs/promises";
 import { DatabaseSync } from "node:sqlite";
 import { Writable } from "node:stream";
 import { suite, test } from "node:test";
+import { promisify } from "node:util";
 import { gunzipSync, gzipSync } from "node:zlib";
 import { isAppError } from "../../../src/base/errors.ts";
 import { tarEnd, tarHeader, tarPadding } from "../../../src/base/tar.ts";
@@ -14,6 +16,8 @@ import { SecretStore } from "../../../src/store/secrets.ts";
 import { openState, schemaVersion } from "../../../src/store/state.ts";
 import { tmpDir } from "../../support/tmp.ts";
 
+const run = promisify(execFile);
+const main = `${import.meta.dirname}/../../../src/main.ts`;
 const id = { namespace: "fn", name: "web" };
 const longSecret = `${"s".repeat(250)}.x`;
 const everyByte = Buffer.from(Array.from({ length: 256 }, (_, i) => i));
@@ -234,6 +238,31 @@ suite("a restore", () => {
         [],
       );
       assert.equal(t.store.list()[0]!.name, "web");
+    });
+
+  for (const [point, isRestored] of [
+    ["restore.staged", false],
+    ["restore.committed", true],
+    ...["state.db", "secrets", "credentials", "docker-config.json"].map((item) => [`restore.${item}`, true] as const),
+  ] as const)
+    test(`killed at ${point} is ${isRestored ? "finished" : "forgotten"} by who opens the state next`, async () => {
+      await using t = await open();
+      await t.write();
+      t.store.insert({ namespace: "fn", name: "late" }, { image: "late:1" }, t.store.nextGeneration(), 1, 1);
+      await t.secrets.put("fn", "key", Buffer.from("later"));
+      t.db.close();
+      const args = [main, "restore", "--force", "--set", `paths.data=${t.dataDir}`, t.file];
+      const env = { ...process.env, NAPD_FAILPOINTS: `${point}=exit` };
+      await assert.rejects(run(process.execPath, args, { env }), (e: { signal?: string }) => e.signal === "SIGKILL");
+      await finishRestore(t.dataDir);
+      const names = functionsOf(t.dataDir).rows.map((row) => row.name);
+      assert.deepEqual(names, isRestored ? ["web"] : ["late", "web"]);
+      assert.deepEqual(await t.secrets.read("fn", "key"), isRestored ? everyByte : Buffer.from("later"));
+      assert.deepEqual(
+        (await readdir(t.dataDir)).filter((n) => n.startsWith("restore")),
+        [],
+      );
+      t.db.open();
     });
 
   test("that was cut short after it was whole is finished by whoever comes next", async () => {
