@@ -24,15 +24,17 @@ import { type Containerd, openContainerd } from "./host/containerd/client.ts";
 import { Disk } from "./host/image/disk.ts";
 import { Images } from "./host/image/images.ts";
 import type { KeeperOptions } from "./host/image/keeper.ts";
-import { namespaceLabels } from "./host/namespaces.ts";
+import { ensureNamespaces } from "./host/namespaces.ts";
 import { ensureBridge, teardownBridge, uplinkMtu } from "./host/net/bridge.ts";
 import { Cni } from "./host/net/cni.ts";
 import { startDns } from "./host/net/dns.ts";
 import { ensureFirewall, teardownFirewall } from "./host/net/firewall.ts";
 import { hostsText, openHostResolvers, resolvConfText } from "./host/net/resolv.ts";
 import { lookupUser } from "./host/oci/user.ts";
+import { HolePuncher } from "./host/punch.ts";
 import { SecretCopies } from "./host/secrets.ts";
 import { openInvoke } from "./invoke/invoke.ts";
+import { Logs } from "./logs/logs.ts";
 import { openMetrics } from "./metrics/registry.ts";
 import { openMetricsServer } from "./metrics/server.ts";
 import type { Release } from "./release.ts";
@@ -125,9 +127,11 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
     version: release.version,
   });
   up.use(await openMetricsServer(registry, config.metrics.listen));
+  const stopping = new AbortController();
   const admin = await openApi({
     ...{ functions, images: backend.images, secrets, namespaces, credentials, defaultNamespace },
-    ...{ usage: (id) => usage.of(id), release, countRequest, log },
+    ...{ usage: (id) => usage.of(id), release, countRequest, clock, log },
+    stopping: stopping.signal,
     upsert: config.api.upsert,
     providerName: config.api.provider_name,
     functionLabel: config.api.function_label,
@@ -135,6 +139,7 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
   gateway.serve({ ...calls, admin });
   up.defer(() => gateway.drain(drainMs));
   up.defer(() => rollout.endDeploys());
+  up.defer(() => stopping.abort(new AppError("SHUTTING_DOWN", [])));
 
   const stack = up.move();
   return { port: gateway.port, [Symbol.asyncDispose]: () => stack.disposeAsync() };
@@ -160,7 +165,7 @@ export async function openHost(config: Config, needs: HostNeeds): Promise<{ back
   const containerd = up.use(
     await openContainerd({ socket: config.containerd.socket, snapshotter: config.containerd.snapshotter }),
   );
-  for (const namespace of namespaces()) await containerd.namespaces.ensure(namespace, namespaceLabels(network.bridge));
+  await ensureNamespaces(containerd, network.bridge, namespaces());
   if (removes) up.defer(() => removeParentGroups(config.cgroup.parent));
 
   const mtu = await uplinkMtu();
@@ -193,7 +198,6 @@ export async function openHost(config: Config, needs: HostNeeds): Promise<{ back
   up.use(images.keeper.start());
   const settings = {
     runDir: paths.run,
-    logsDir: paths.logs,
     bridge: network.bridge,
     cgroupParent: config.cgroup.parent,
     runcRoot: config.containerd.runc_root,
@@ -203,8 +207,14 @@ export async function openHost(config: Config, needs: HostNeeds): Promise<{ back
     watchdogDir: paths.watchdog || ownWatchdog,
   };
   const secrets = new SecretCopies(paths.run, needs.readSecret);
+  const puncher = up.use(new HolePuncher());
+  const { max_file: maxFileBytes, max_total: maxTotalBytes, min_free: minFreeBytes } = config.logs;
+  const punch = (file: string, length: number) => puncher.punch(file, length);
+  const logs = up.use(
+    await Logs.open({ dir: paths.logs, maxFileBytes, maxTotalBytes, minFreeBytes, punch, clock, log }),
+  );
   const freezer = openFreezer(clock);
-  const backend = hostBackend({ settings, containerd, images, cni, freezer, clock, log, secrets, namespaces });
+  const backend = hostBackend({ settings, containerd, images, cni, logs, freezer, clock, log, secrets, namespaces });
   const stack = up.move();
   return { backend, [Symbol.asyncDispose]: () => stack.disposeAsync() };
 }

@@ -14,17 +14,18 @@ const rooms: readonly (readonly [room: string, mayImport: readonly string[] | "e
   ["config.ts", ["base"]],
   ["release.ts", ["base"]],
   ["cli", ["base"]],
-  ["watchdog", ["watchdog/http1", "base"]],
+  ["watchdog", ["http1", "base"]],
   ["gateway", ["invoke", "functions", "base"]],
   ["admin", ["functions", "store", "logs", "metrics", "base"]],
   ["trigger", ["base"]],
   ["queue", ["base"]],
   ["scale", ["functions", "base"]],
-  ["invoke", ["functions", "upstream", "watchdog/http1", "metrics", "base"]],
+  ["invoke", ["functions", "upstream", "http1", "metrics", "base"]],
   ["functions", ["store", "upstream", "base"]],
-  ["upstream", ["watchdog/http1"]],
-  ["watchdog/http1", []],
-  ["host", ["host/image", "host/containerd", "host/oci", "host/net", "host/exec.ts", "base"]],
+  // connections to replicas; what it parses by, the watchdog parses by too
+  ["upstream", ["http1"]],
+  // logs: a replica's log file is one of the things that it holds, from its start to its removal
+  ["host", ["host/image", "host/containerd", "host/oci", "host/net", "host/exec.ts", "logs", "base"]],
   ["host/image", ["host/containerd", "host/exec.ts", "base"]],
   ["host/containerd", ["base"]],
   ["host/oci", ["base"]],
@@ -33,6 +34,8 @@ const rooms: readonly (readonly [room: string, mayImport: readonly string[] | "e
   ["store", ["base"]],
   ["logs", ["base"]],
   ["metrics", ["base"]],
+  // the grammar of HTTP/1.1, without any IO
+  ["http1", []],
   ["base", []],
 ];
 
@@ -43,6 +46,12 @@ const exceptions = [
     to: "functions/backend.ts",
     values: ["replicaId"],
     reason: "the seam: host implements what functions declares there, in the types declared there",
+  },
+  {
+    from: "logs",
+    to: "functions/backend.ts",
+    values: ["replicaId"],
+    reason: "the seam: logs implements the part of it that is told in lines",
   },
 ];
 

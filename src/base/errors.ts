@@ -26,6 +26,10 @@ const catalogue = {
   },
   SUPERSEDED: { status: 409, say: (name: string) => `this deployment of ${name} was overtaken by a newer one` },
   BAD_FUNCTION: { status: 400, say: (field: string, why: string) => `${field}: ${why}` },
+  BAD_LOG_QUERY: {
+    status: 422,
+    say: (parameter: string, value: string, rule: string) => `query parameter ${parameter}=${value} must be ${rule}`,
+  },
   NAMESPACE_NOT_FOUND: { status: 400, say: (name: string) => `namespace ${name} is not valid: no such namespace` },
   NAMESPACE_UNKNOWN: {
     status: 404,

@@ -4,7 +4,7 @@ import { failpoint } from "../base/failpoints.ts";
 import { KeyedQueue } from "../base/keyed-queue.ts";
 import { type FunctionId, keyOf } from "../base/names.ts";
 import type { FunctionStore } from "../store/functions.ts";
-import type { Backend } from "./backend.ts";
+import type { Backend, LogLine, LogQuery } from "./backend.ts";
 import type { ImagesInUse } from "./images-in-use.ts";
 import type { Row, Version } from "./managed.ts";
 import { type Policy, type PolicyDefaults, policyOf } from "./policy.ts";
@@ -101,14 +101,15 @@ export class Functions {
     await gone.done;
   }
 
-  /** Asks for so many replicas, at most the function's maximum; 0 lets it sleep until somebody calls. */
+  /** Asks for so many replicas, within the function's least and most; 0 lets it sleep until somebody calls. */
   async scale(id: FunctionId, replicas: number): Promise<void> {
     this.#checkNamespace(id.namespace);
     await this.#changes.run(keyOf(id), async () => {
       const row = this.#o.store.get(id);
       if (!row) throw new AppError("FUNCTION_NOT_FOUND", [keyOf(id)]);
-      const { maxReplicas } = policyOf(row.version.spec, this.#o.defaults);
-      this.#o.rollout.apply(this.#o.store.scale(id, Math.min(replicas, maxReplicas))).catch(() => {});
+      const { minReplicas, maxReplicas } = policyOf(row.version.spec, this.#o.defaults);
+      const count = replicas === 0 ? 0 : Math.min(Math.max(replicas, minReplicas), maxReplicas);
+      this.#o.rollout.apply(this.#o.store.scale(id, count)).catch(() => {});
     });
   }
 
@@ -140,6 +141,13 @@ export class Functions {
     return this.#o.rollout.observeAll().map(sampleOf);
   }
 
+  /** Output of a function that exists or has existed. Fails with FUNCTION_NOT_FOUND. */
+  async logs(query: LogQuery, signal: AbortSignal): Promise<AsyncIterable<LogLine>> {
+    if (!this.#o.store.get(query) && !(await this.#o.backend.remembers(query)))
+      throw new AppError("FUNCTION_NOT_FOUND", [keyOf(query)]);
+    return this.#o.backend.logs(query, signal);
+  }
+
   #checkNamespace(namespace: string): void {
     if (!this.#o.namespaces().includes(namespace)) throw new AppError("NAMESPACE_NOT_FOUND", [namespace]);
   }
@@ -149,7 +157,7 @@ export class Functions {
     const exists = this.#o.store.get(spec) !== undefined;
     if (kind === "create" && exists) throw new AppError("FUNCTION_EXISTS", [keyOf(spec)]);
     if (kind === "update" && !exists) throw new AppError("FUNCTION_NOT_FOUND", [keyOf(spec)]);
-    for (const secret of spec.secrets ?? []) {
+    for (const secret of new Set(spec.secrets)) {
       if (!(await this.#o.hasSecret(spec.namespace, secret)))
         throw new AppError("SECRET_MISSING", [secret, spec.namespace]);
     }

@@ -1,6 +1,6 @@
 import type { IncomingMessage } from "node:http";
-import type { ResponseHead } from "../watchdog/http1/head.ts";
-import { CHUNKED } from "../watchdog/http1/head.ts";
+import type { ResponseHead } from "../http1/head.ts";
+import { CHUNKED } from "../http1/head.ts";
 
 /** Fields that belong to one connection and never travel on: RFC 9110 §7.6.1, contracts/api.md §1.4. */
 const hopByHop = new Set([

@@ -1,7 +1,7 @@
 import type { ServerResponse } from "node:http";
 import type { Socket } from "node:net";
+import { fieldValue, type ResponseHead } from "../http1/head.ts";
 import type { RawEnd } from "../upstream/connection.ts";
-import { fieldValue, type ResponseHead } from "../watchdog/http1/head.ts";
 import { tunnel } from "./tunnel.ts";
 
 /** Bytes that a caller may send before the function has agreed to the change of protocol. */

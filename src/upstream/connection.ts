@@ -1,6 +1,6 @@
 import { connect, type Socket } from "node:net";
-import { type BodyDecoder, decoderFor } from "../watchdog/http1/body.ts";
-import { MAX_HEAD, parseResponse, type ResponseHead, UNTIL_CLOSE } from "../watchdog/http1/head.ts";
+import { type BodyDecoder, decoderFor } from "../http1/body.ts";
+import { MAX_HEAD, parseResponse, type ResponseHead, UNTIL_CLOSE } from "../http1/head.ts";
 import type { Pool } from "./pool.ts";
 
 /** What a connection tells the exchange that uses it. After `end`, `failed` or a `detach` it tells nothing more. */

@@ -6,6 +6,7 @@ import type { ReplicaIdentity } from "../../src/functions/backend.ts";
 import { Functions } from "../../src/functions/functions.ts";
 import { ImagesInUse } from "../../src/functions/images-in-use.ts";
 import type { Version } from "../../src/functions/managed.ts";
+import { Namespaces } from "../../src/functions/namespaces.ts";
 import { Rollout } from "../../src/functions/rollout.ts";
 import { type FunctionSpec, parseDeployment } from "../../src/functions/spec.ts";
 import type { FunctionStatus } from "../../src/functions/status.ts";
@@ -13,6 +14,8 @@ import type { Table } from "../../src/functions/table.ts";
 import { openGateway } from "../../src/gateway/server.ts";
 import { openInvoke } from "../../src/invoke/invoke.ts";
 import { FunctionStore } from "../../src/store/functions.ts";
+import { NamespaceStore } from "../../src/store/namespaces.ts";
+import { SecretStore } from "../../src/store/secrets.ts";
 import { openState } from "../../src/store/state.ts";
 import { tmpDir } from "../support/tmp.ts";
 import { FakeBackend } from "./backend.ts";
@@ -33,8 +36,8 @@ export interface Platform extends AsyncDisposable {
   readonly backend: FakeBackend;
   readonly store: FunctionStore<Version>;
   readonly table: Table;
-  /** Names of secrets that exist. */
-  readonly secrets: Set<string>;
+  readonly secrets: SecretStore;
+  readonly namespaces: NamespaceStore;
   readonly url: string;
   functions(): Functions;
   rollout(): Rollout;
@@ -55,11 +58,14 @@ export async function openPlatform(options: PlatformOptions = {}): Promise<Platf
   const { path } = up.use(await tmpDir());
   const db = openState(path);
   up.defer(() => db.close());
+  db.exec("PRAGMA synchronous = OFF"); // no test here cuts the power
   const store = new FunctionStore<Version>(db);
   const images = new ImagesInUse(() => store.list());
   const backend = up.use(new FakeBackend());
   const table: Table = new Map();
-  const secrets = new Set<string>();
+  const secrets = new SecretStore(`${path}/secrets`);
+  const namespaces = new NamespaceStore(db);
+  Namespaces.ensureDefault(namespaces, namespace);
   const clock = options.clock ?? systemClock;
   const limits = { maxInFlight: 0, queue: 100, maxBodyBytes: 0 };
   const defaults = { timeoutMs: options.timeoutMs ?? 20_000, pullPolicy: "Always" as const, limits };
@@ -85,8 +91,8 @@ export async function openPlatform(options: PlatformOptions = {}): Promise<Platf
       rollout,
       defaults,
       deployWaitMs: 10_000,
-      namespaces: () => [namespace],
-      hasSecret: async (_, name) => secrets.has(name),
+      namespaces: () => namespaces.names(),
+      hasSecret: async (ns, name) => (await secrets.read(ns, name)) !== undefined,
       clock,
     });
   let rollout = makeRollout();
@@ -123,6 +129,7 @@ export async function openPlatform(options: PlatformOptions = {}): Promise<Platf
     store,
     table,
     secrets,
+    namespaces,
     url,
     functions: () => functions,
     rollout: () => rollout,

@@ -150,7 +150,7 @@ suite("a new function", () => {
   for (const row of refusals)
     test(`with ${row.says} is refused and leaves nothing`, async () => {
       await using p = await openPlatform();
-      p.secrets.add("here");
+      await p.secrets.put(namespace, "here", Buffer.from("x"));
       p.backend.push("web:1");
       await p.create({ service: "taken", image: "web:1" });
       const [before, rows] = [p.backend.holds(), p.store.list()];

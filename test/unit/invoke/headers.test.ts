@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { suite, test } from "node:test";
+import { parseResponse } from "../../../src/http1/head.ts";
 import { requestHead, responseHeaders } from "../../../src/invoke/headers.ts";
-import { parseResponse } from "../../../src/watchdog/http1/head.ts";
 
 const call = { callId: "id-1", startTime: "1700000000000000000" };
 const host = "napd.example:8080";
