@@ -5,14 +5,16 @@ import { openApi } from "./admin/api.ts";
 import { type Clock, systemClock } from "./base/clock.ts";
 import { AppError } from "./base/errors.ts";
 import type { Logger } from "./base/log.ts";
+import { keyOf, splitAddress } from "./base/names.ts";
 import { hostAddress, parseSubnet } from "./base/subnet.ts";
 import type { Config } from "./config.ts";
 import type { Backend } from "./functions/backend.ts";
 import { Functions } from "./functions/functions.ts";
 import type { Version } from "./functions/managed.ts";
 import { Rollout } from "./functions/rollout.ts";
+import { Routes } from "./functions/routes.ts";
 import type { Table } from "./functions/table.ts";
-import { openGateway } from "./gateway/server.ts";
+import { type GatewayLimits, openGateway } from "./gateway/server.ts";
 import { hostBackend } from "./host/backend.ts";
 import { openFreezer, removeParentGroups } from "./host/cgroup.ts";
 import { type Containerd, openContainerd } from "./host/containerd/client.ts";
@@ -46,10 +48,18 @@ export async function startDaemon(config: Config, version: string, log: Logger):
   const defaultNamespace = config.functions.namespace;
   const namespaces = () => [defaultNamespace];
   const table: Table = new Map();
+  const routes = openRoutes(config);
   await using up = new AsyncDisposableStack();
   up.use(await claim(config.paths.run));
   const gateway = up.use(
-    await openGateway({ ...config.gateway.listen, bridgeAddress: bridgeAddress(config), defaultNamespace, table }),
+    await openGateway({
+      ...config.gateway.listen,
+      bridgeAddress: bridgeAddress(config),
+      defaultNamespace,
+      table,
+      routes,
+      limits: gatewayLimits(config),
+    }),
   );
 
   const db = openState(config.paths.data);
@@ -66,13 +76,23 @@ export async function startDaemon(config: Config, version: string, log: Logger):
 
   const defaults = { timeoutMs: config.gateway.upstream_timeout, pullPolicy: config.images.pull_policy };
   const { ready_timeout: readyTimeoutMs, grace: graceMs, deploy_wait: deployWaitMs, on_stop } = config.functions;
-  const rollout = new Rollout({ store, backend, table, defaults, readyTimeoutMs, graceMs, clock, log });
+  const rollout = new Rollout({ store, backend, table, routes, defaults, readyTimeoutMs, graceMs, clock, log });
   if (on_stop === "remove") up.defer(() => rollout.removeAll());
   up.use(rollout);
   await rollout.open();
 
   const hasSecret = async (namespace: string, name: string) => (await readSecret(namespace, name)) !== undefined;
-  const functions = new Functions({ store, backend, rollout, defaults, deployWaitMs, namespaces, hasSecret, clock });
+  const functions = new Functions({
+    store,
+    backend,
+    rollout,
+    routes,
+    defaults,
+    deployWaitMs,
+    namespaces,
+    hasSecret,
+    clock,
+  });
   const invoke = openInvoke({ table, defaultNamespace, thaw: (replica) => backend.thaw(replica) });
   const admin = await openApi({ functions, secrets, credentials, defaultNamespace, namespaces, version, log });
   gateway.serve({ invoke, admin });
@@ -139,6 +159,27 @@ export async function openHost(config: Config, needs: HostNeeds): Promise<{ back
   const backend = hostBackend({ settings, containerd, images, cni, freezer, clock, log, readSecret, namespaces });
   const stack = up.move();
   return { backend, [Symbol.asyncDispose]: () => stack.disposeAsync() };
+}
+
+function openRoutes({ routes, gateway, functions }: Config): Routes {
+  const fixed = routes.map(({ host, prefix, address }) => ({
+    host,
+    prefix,
+    key: keyOf(splitAddress(address, functions.namespace)),
+  }));
+  return new Routes(fixed, gateway.function_routes === "allow");
+}
+
+function gatewayLimits({ gateway }: Config): GatewayLimits {
+  return {
+    headersTimeoutMs: gateway.headers_timeout,
+    bodyTimeoutMs: gateway.body_timeout,
+    sendTimeoutMs: gateway.send_timeout,
+    keepAliveMs: gateway.keep_alive,
+    maxConnections: gateway.max_connections,
+    maxHeaders: gateway.max_headers,
+    maxHeaderBytes: gateway.max_header_bytes,
+  };
 }
 
 function bridgeAddress(config: Config): string {

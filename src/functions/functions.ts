@@ -7,6 +7,7 @@ import type { Backend } from "./backend.ts";
 import type { Row, Version } from "./managed.ts";
 import { type Policy, type PolicyDefaults, policyOf } from "./policy.ts";
 import type { Rollout } from "./rollout.ts";
+import type { Routes } from "./routes.ts";
 import type { FunctionSpec } from "./spec.ts";
 import { type FunctionStatus, statusOf } from "./status.ts";
 
@@ -14,6 +15,7 @@ export interface FunctionsOptions {
   store: FunctionStore<Version>;
   backend: Backend;
   rollout: Rollout;
+  routes: Routes;
   defaults: PolicyDefaults;
   /** Ms that a deploy waits until the function serves. */
   deployWaitMs: number;
@@ -38,16 +40,18 @@ export class Functions {
   /**
    * The way of a deploy: everything that can be known is checked and the image is fetched before anything changes;
    * then the wish is stored, and from here on survives a crash; then the rollout makes it real. A failed update leaves
-   * the previous version serving. Fails with BAD_FUNCTION, NAMESPACE_NOT_FOUND, SECRET_MISSING, IMAGE_*,
+   * the previous version serving. Fails with BAD_FUNCTION, NAMESPACE_NOT_FOUND, SECRET_MISSING, ROUTE_TAKEN, IMAGE_*,
    * FUNCTION_EXISTS or FUNCTION_NOT_FOUND (nothing has changed), START_FAILED, REPLICA_* or SUPERSEDED.
    */
   async deploy(spec: FunctionSpec, kind: "create" | "update", signal?: AbortSignal): Promise<DeployOutcome> {
     const policy = policyOf(spec, this.#o.defaults);
     await this.#checkPlace(spec, kind);
+    this.#checkRoutes(spec);
     const image = await this.#o.backend.prepare(spec.namespace, spec.image, policy.pullPolicy, signal);
     try {
       const { applied } = await this.#changes.run(keyOf(spec), async () => {
         await this.#checkPlace(spec, kind); // a pull takes its time: look again
+        this.#checkRoutes(spec); // nothing waits between this and the write, so nobody can come in between
         return { applied: this.#o.rollout.apply(this.#write(spec, { spec, image }, kind, policy)) };
       });
       return await this.#patiently(applied);
@@ -117,6 +121,10 @@ export class Functions {
       if (!(await this.#o.hasSecret(spec.namespace, secret)))
         throw new AppError("SECRET_MISSING", [secret, spec.namespace]);
     }
+  }
+
+  #checkRoutes(spec: FunctionSpec): void {
+    this.#o.routes.check(spec, () => this.#o.store.list());
   }
 
   #write(spec: FunctionSpec, version: Version, kind: "create" | "update", policy: Policy): Row {

@@ -1,16 +1,18 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import { AppError, messageOf, systemCode } from "../base/errors.ts";
-import type { Table } from "../functions/table.ts";
 import type { Invoke } from "../invoke/invoke.ts";
-import { functionRoute, hostRoute } from "./route.ts";
+import { type ConnectionLimits, Connections } from "./connections.ts";
+import { destination, type RouteOptions } from "./route.ts";
 
-export interface GatewayOptions {
+export interface GatewayLimits extends ConnectionLimits {
+  readonly keepAliveMs: number;
+  readonly maxConnections: number;
+}
+
+export interface GatewayOptions extends RouteOptions {
   host: string;
   port: number;
-  /** The host's address on the bridge: there, functions are also called by Host. */
-  bridgeAddress: string;
-  defaultNamespace: string;
-  table: Table;
+  limits: GatewayLimits;
 }
 
 /** What answers, once there is somebody: calls of functions, and everything else. */
@@ -18,9 +20,6 @@ export interface Handlers {
   invoke: Invoke;
   admin: (req: IncomingMessage, res: ServerResponse) => void;
 }
-
-/** Bytes of a request's header block: contracts/api.md §1.1. */
-const maxHeaderBytes = 1024 * 1024;
 
 export interface Gateway extends AsyncDisposable {
   readonly port: number;
@@ -37,36 +36,64 @@ export interface Gateway extends AsyncDisposable {
 export async function openGateway(options: GatewayOptions): Promise<Gateway> {
   let handlers: Handlers | null = null;
   const waiting: [IncomingMessage, ServerResponse][] = [];
-  const server = createServer(
-    { maxHeaderSize: maxHeaderBytes, requestTimeout: 0, headersTimeout: 30_000, keepAliveTimeout: 65_000 },
-    (req, res) => {
-      if (handlers) route(req, res, handlers, options);
-      else waiting.push([req, res]);
-    },
-  );
+  const server = createServer(parserOptions(options.limits));
+  server.maxConnections = options.limits.maxConnections;
+  server.maxHeadersCount = options.limits.maxHeaders;
+  const connections = new Connections(server, options.limits);
+  const take = (req: IncomingMessage, res: ServerResponse): void => {
+    if (handlers) route(req, res, handlers, options);
+    else waiting.push([req, res]);
+  };
+  const goOn = (req: IncomingMessage, res: ServerResponse): void => {
+    res.writeContinue();
+    take(req, res);
+  };
+  server.on("request", (req, res) => connections.admit(req, res, take));
+  server.on("checkContinue", (req, res) => connections.admit(req, res, goOn));
+  server.on("checkExpectation", (req, res) => connections.admit(req, res, take)); // refused: headFault knows only the other
   await listen(server, options);
   const { port } = server.address() as { port: number };
+  const end = async (ms: number) => {
+    await drain(server, ms);
+    connections[Symbol.dispose]();
+  };
   return {
     port,
     serve(given) {
       handlers = given;
       for (const [req, res] of waiting.splice(0)) if (!res.destroyed) route(req, res, given, options);
     },
-    drain: (ms) => drain(server, ms),
-    [Symbol.asyncDispose]: () => drain(server, 0),
+    drain: end,
+    [Symbol.asyncDispose]: () => end(0),
   };
 }
 
-/** The only place that looks at a path to tell calls from the API. */
+function parserOptions({ headersTimeoutMs, keepAliveMs, maxHeaderBytes }: GatewayLimits) {
+  return {
+    insecureHTTPParser: false, // whatever NODE_OPTIONS say
+    requireHostHeader: false, // headFault looks at it, and its answers come in their turn
+    maxHeaderSize: maxHeaderBytes,
+    headersTimeout: headersTimeoutMs,
+    connectionsCheckingInterval: Math.min(5000, headersTimeoutMs / 4),
+    requestTimeout: 0, // the time of a call is the function's matter, and a body that stops coming ours
+    keepAliveTimeout: keepAliveMs,
+    keepAlive: true, // a peer that vanished without a word is noticed by the kernel
+    keepAliveInitialDelay: 60_000,
+  };
+}
+
 function route(req: IncomingMessage, res: ServerResponse, handlers: Handlers, options: GatewayOptions): void {
-  const url = req.url ?? "/";
-  const toFunction =
-    functionRoute(url) ??
-    (req.socket.localAddress === options.bridgeAddress
-      ? hostRoute(req.headers.host ?? "", url, options.table, options.defaultNamespace)
-      : null);
-  if (toFunction) handlers.invoke(req, res, toFunction.address, toFunction.target);
-  else handlers.admin(req, res);
+  const to = destination(req, options);
+  if (to === "api") handlers.admin(req, res);
+  else if (to === "nowhere") notFound(res);
+  else handlers.invoke(req, res, to.address, to.target);
+}
+
+/** As the API answers: contracts/api.md §1.1. */
+function notFound(res: ServerResponse): void {
+  const { status, message } = new AppError("ROUTE_NOT_FOUND", []);
+  res.writeHead(status, { "Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": "nosniff" });
+  res.end(`${message}\n`);
 }
 
 function listen(server: Server, { host, port }: GatewayOptions): Promise<void> {

@@ -7,6 +7,7 @@ import { openLog } from "../../src/base/log.ts";
 import { Functions } from "../../src/functions/functions.ts";
 import type { Version } from "../../src/functions/managed.ts";
 import { Rollout } from "../../src/functions/rollout.ts";
+import { Routes } from "../../src/functions/routes.ts";
 import { type FunctionSpec, parseDeployment } from "../../src/functions/spec.ts";
 import type { FunctionStatus } from "../../src/functions/status.ts";
 import type { Table } from "../../src/functions/table.ts";
@@ -31,6 +32,7 @@ export interface Platform extends AsyncDisposable {
   readonly backend: FakeBackend;
   readonly store: FunctionStore<Version>;
   readonly table: Table;
+  readonly routes: Routes;
   /** Names of secrets that exist. */
   readonly secrets: Set<string>;
   readonly url: string;
@@ -56,6 +58,7 @@ export async function openPlatform(options: PlatformOptions = {}): Promise<Platf
   const store = new FunctionStore<Version>(db);
   const backend = up.use(new FakeBackend());
   const table: Table = new Map();
+  const routes = new Routes();
   const secrets = new Set<string>();
   const clock = options.clock ?? systemClock;
   const defaults = { timeoutMs: options.timeoutMs ?? 20_000, pullPolicy: "Always" as const };
@@ -65,6 +68,7 @@ export async function openPlatform(options: PlatformOptions = {}): Promise<Platf
       store,
       backend,
       table,
+      routes,
       defaults,
       readyTimeoutMs: options.readyTimeoutMs ?? 5000,
       graceMs: options.graceMs ?? 5000,
@@ -76,6 +80,7 @@ export async function openPlatform(options: PlatformOptions = {}): Promise<Platf
       store,
       backend,
       rollout,
+      routes,
       defaults,
       deployWaitMs: 10_000,
       namespaces: () => [namespace],
@@ -107,6 +112,7 @@ export async function openPlatform(options: PlatformOptions = {}): Promise<Platf
     backend,
     store,
     table,
+    routes,
     secrets,
     url,
     functions: () => functions,

@@ -4,11 +4,11 @@ import { type IncomingMessage, request, type ServerResponse } from "node:http";
 import { suite, test } from "node:test";
 import { isAppError } from "../../../src/base/errors.ts";
 import { Entry, type Table } from "../../../src/functions/table.ts";
-import { openGateway } from "../../../src/gateway/server.ts";
+import { openTestGateway } from "../../support/gateway.ts";
 
 /** A gateway whose handlers say who was asked for what. */
 async function open(bridgeAddress = "10.0.0.1", table: Table = new Map()) {
-  const gateway = await openGateway({ host: "127.0.0.1", port: 0, bridgeAddress, defaultNamespace: "fn", table });
+  const gateway = await openTestGateway({ bridgeAddress, table });
   const asked: string[] = [];
   const held: ServerResponse[] = [];
   const handlers = {
@@ -102,9 +102,8 @@ suite("the gateway", () => {
 
   test("says who cannot listen where, and which setting it is", async () => {
     await using g = await open();
-    const options = { host: "127.0.0.1", bridgeAddress: "10.0.0.1", defaultNamespace: "fn", table };
     await assert.rejects(
-      openGateway({ ...options, port: g.gateway.port }),
+      openTestGateway({ port: g.gateway.port }),
       (e) =>
         isAppError(e, "LISTEN") &&
         e.message.includes(`127.0.0.1:${g.gateway.port}`) &&
