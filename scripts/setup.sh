@@ -100,6 +100,8 @@ find_missing() {
   need ca-certificates test -s /etc/ssl/certs/ca-certificates.crt
   case $1 in test | bench)
     need docker-registry has docker-registry
+    need prometheus has prometheus
+    need prometheus-alertmanager has prometheus-alertmanager
     need skopeo has skopeo
     need curl has curl
     need openssl has openssl
@@ -113,6 +115,8 @@ find_missing() {
   case $1 in bench)
     need wrk has wrk
     need nginx-light has nginx
+    need haproxy has haproxy
+    need caddy has caddy
     need libc6-dev test -e /usr/include/stdio.h
     ;;
   esac

@@ -191,6 +191,12 @@ const settings = {
       "Whether functions run on when napd stops, or are taken down (their deployment stays).",
     ),
   },
+  metrics: {
+    listen: listen(
+      { host: "127.0.0.1", port: 8082 },
+      "Address and port of /metrics, for Prometheus. No password is asked for there; port 0 takes any.",
+    ),
+  },
   log: {
     level: choice<LogLevel>(
       ["trace", "debug", "info", "warn", "error", "silent"],

@@ -1,7 +1,9 @@
 import { AppError } from "../base/errors.ts";
 import type { FunctionRow } from "../store/functions.ts";
+import type { CallStats } from "./call-stats.ts";
 import type { Policy } from "./policy.ts";
 import type { Replica } from "./replica.ts";
+import { Retries } from "./retries.ts";
 import type { FunctionSpec } from "./spec.ts";
 import { Entry } from "./table.ts";
 
@@ -18,7 +20,10 @@ export type Row = FunctionRow<Version>;
 export interface Observed {
   readonly row: Row;
   readonly available: number;
-  readonly invocations: number;
+  readonly calls: CallStats;
+  readonly policy: Policy;
+  /** Replicas by state. */
+  readonly states: Readonly<Record<string, number>>;
   readonly starting: boolean;
   readonly reason: string | null;
 }
@@ -33,12 +38,7 @@ export class Managed {
   row: Row;
   readonly entry: Entry;
   readonly replicas = new Map<string, Replica>();
-  /** Failures in a row, and when the next start may be tried (monotonic ms). */
-  failures = 0;
-  retryAt = 0;
-  retryTimer: NodeJS.Timeout | null = null;
-  /** Why a replica was lost last; null while all is well. */
-  reason: string | null = null;
+  readonly retries = new Retries();
   deleted = false;
   /** The generation that was complete last: it is known to work. */
   proven: number | null = null;
@@ -62,17 +62,11 @@ export class Managed {
   /** A new wish: what failed before does not count for it. */
   want(row: Row, policy: Policy): void {
     if (this.row.generation !== row.generation) {
-      this.forgive();
+      this.retries.forgive();
       this.endDeploys((g) => g < row.generation, new AppError("SUPERSEDED", [row.name]));
     }
     this.row = row;
     this.entry.policy = policy;
-  }
-
-  forgive(): void {
-    this.failures = 0;
-    this.retryAt = 0;
-    this.reason = null;
   }
 
   deployed(generation: number): Promise<void> {
@@ -107,10 +101,18 @@ export class Managed {
     return {
       row: this.row,
       available: this.entry.routable.length,
-      invocations: this.entry.calls.ended,
+      calls: this.entry.calls,
+      policy: this.entry.policy,
+      states: this.#states(),
       starting: [...this.replicas.values()].some((r) => r.state === "starting"),
-      reason: this.reason ?? this.row.failure?.reason ?? null,
+      reason: this.retries.reason ?? this.row.failure?.reason ?? null,
     };
+  }
+
+  #states(): Record<string, number> {
+    const states: Record<string, number> = {};
+    for (const { state } of this.replicas.values()) states[state] = (states[state] ?? 0) + 1;
+    return states;
   }
 }
 

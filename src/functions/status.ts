@@ -27,10 +27,10 @@ export interface FunctionStatus {
 }
 
 /** Design §6. */
-export function statusOf({ row, available, invocations, starting, reason }: Observed): FunctionStatus {
+export function statusOf({ row, available, calls, starting, reason }: Observed): FunctionStatus {
   return {
     ...row.version.spec,
-    invocationCount: invocations,
+    invocationCount: calls.ended,
     replicas: row.replicas,
     availableReplicas: available,
     createdAt: new Date(row.createdAt).toISOString(),

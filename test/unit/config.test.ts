@@ -265,6 +265,7 @@ suite("the printed configuration", () => {
       "functions.grace=90",
       "functions.pids_limit=16",
       "functions.on_stop=remove",
+      "metrics.listen=0.0.0.0:9082",
       "log.level=silent",
       "registries.docker.io=mirror:https://one.example mirror:http://two.example:5000",
       "registries.localhost:5000=plain-http ca:/etc/a;b.pem",

@@ -106,7 +106,8 @@ suite("a function's policy", () => {
 
 suite("what a replica is started with", () => {
   const own = { OPENFAAS_NAME: "web", OPENFAAS_NAMESPACE: "fn" };
-  const of = (spec: Partial<FunctionSpec>) => replicaSpec({ ...web, ...spec }, "pin", 7, 2);
+  const of = (spec: Partial<FunctionSpec>) =>
+    replicaSpec({ ...web, ...spec }, "pin", policyOf({ ...web, ...spec }, defaults), 7, 2);
 
   test("is its identity, the prepared image and nothing that nobody asked for", () => {
     assert.deepEqual(of({}), {

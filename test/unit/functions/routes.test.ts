@@ -68,7 +68,7 @@ suite("who answers", () => {
   for (const [host, url, key, prefix] of rows)
     test(`${url} on "${host}": ${key === undefined ? "not routed" : (key ?? "nobody")}`, () => {
       const found = routes.find(host, url);
-      assert.equal(found && found.key, key);
+      assert.equal(found === null ? null : found?.key, key);
       if (found) assert.equal(found.prefix, prefix);
     });
 

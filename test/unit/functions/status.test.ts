@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
 import { suite, test } from "node:test";
+import { CallStats } from "../../../src/functions/call-stats.ts";
 import type { Observed } from "../../../src/functions/managed.ts";
+import { policyOf } from "../../../src/functions/policy.ts";
 import { type FunctionStatus, statusOf } from "../../../src/functions/status.ts";
 
 const spec = { name: "web", namespace: "fn", image: "web:1" };
@@ -13,9 +15,19 @@ function observed(more: Partial<Omit<Observed, "row">> & { row?: Partial<Observe
       ...{ replicas: 1, failure: null, createdAt: Date.UTC(2026, 0, 2, 3, 4, 5, 678) },
       ...row,
     },
-    ...{ available: 1, invocations: 5, starting: false, reason: null },
+    ...{ available: 1, calls: calls(5), states: { ready: 1 }, starting: false, reason: null },
+    policy: policyOf(spec, { timeoutMs: 1000, pullPolicy: "Always" }),
     ...rest,
   };
+}
+
+function calls(count: number): CallStats {
+  const stats = new CallStats();
+  for (let i = 0; i < count; i++) {
+    stats.begin();
+    stats.end(200, 0.001);
+  }
+  return stats;
 }
 
 suite("a function's status", () => {
@@ -75,7 +87,7 @@ suite("a function's status", () => {
   });
 
   test("has numbers that are whole, for Go clients take no other", () => {
-    const { replicas, availableReplicas, invocationCount } = statusOf(observed({ available: 0, invocations: 0 }));
+    const { replicas, availableReplicas, invocationCount } = statusOf(observed({ available: 0, calls: calls(0) }));
     assert.deepEqual([replicas, availableReplicas, invocationCount], [1, 0, 0]);
   });
 });
