@@ -71,7 +71,9 @@ export async function startDaemon(config: Config, version: string, log: Logger):
   const secrets = new SecretStore(join(config.paths.data, "secrets"));
   const credentials = await openCredentials(join(config.paths.data, "credentials"));
 
-  const isFunction = (name: string, namespace = defaultNamespace) => table.has(`${name}.${namespace}`);
+  // the store knows them before the table does: functions that still run ask for each other while napd starts
+  const isFunction = (name: string, namespace = defaultNamespace) =>
+    table.has(`${name}.${namespace}`) || store.get({ name, namespace }) !== undefined;
   const readSecret = (namespace: string, name: string) => secrets.read(namespace, name);
   const { backend } = up.use(
     await openHost(config, { gatewayPort: gateway.port, namespaces, isFunction, readSecret, clock, log }),

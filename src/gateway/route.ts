@@ -1,5 +1,6 @@
 import type { IncomingMessage } from "node:http";
 import { hostName } from "../base/host-prefix.ts";
+import { withoutClusterSuffix } from "../base/names.ts";
 import type { Routes } from "../functions/routes.ts";
 import type { Table } from "../functions/table.ts";
 
@@ -67,12 +68,12 @@ function decode(text: string): string {
 }
 
 /**
- * On the bridge a function is also called by its own name: `http://NAME[.NAMESPACE[.svc.cluster.local]]:8080/path`.
+ * On the bridge a function is also called by its own name: `http://NAME[.NAMESPACE[.svc[.cluster.local]]]:8080/path`.
  * Null when the host is not a function's name. `gateway` is ours whatever is deployed: who asks it for the API sends
  * the password along.
  */
 export function hostRoute(host: string, url: string, table: Table, defaultNamespace: string): FunctionRoute | null {
-  const name = hostName(host).replace(/\.svc\.cluster\.local$/, "");
+  const name = withoutClusterSuffix(hostName(host));
   if (name === "gateway" || name === "gateway.openfaas") return null;
   const key = name.includes(".") ? name : `${name}.${defaultNamespace}`;
   return table.has(key) ? { address: key, target: url } : null;
