@@ -271,6 +271,12 @@ export const accepted: Record<string, readonly Accepted[]> = {
     ["OPTIONS of a path", line("OPTIONS /function/f HTTP/1.1"), "OPTIONS f f /"],
     ["an Upgrade that no Connection names", get("Upgrade: h2c\r\n"), "GET f f /"],
   ],
+  "what the parser takes more kindly than it must; it moves neither the end of a request nor its path": [
+    ["two blanks before the target", line("GET  /function/f HTTP/1.1"), "GET f f /"],
+    ["two blanks behind the target", line("GET /function/f  HTTP/1.1"), "GET f f /"],
+    ["a bare LF before the request line", `\n${get("")}`, "GET f f /"],
+    ["a bare CR before the request line", `\r${get("")}`, "GET f f /"],
+  ],
   hosts: [
     ["a name", hosts("Host: a-b_c.example"), "GET f f /"],
     ["a name and a port", hosts("Host: a:8080"), "GET f f /"],
