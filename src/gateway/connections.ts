@@ -130,10 +130,7 @@ export class Connections implements Disposable {
     const c = (socket as Tracked)[connection];
     const fault = this.#faultOf(error);
     if (c === undefined || fault === null) socket.destroy();
-    else if (systemCode(error) !== "HPE_CLOSED_CONNECTION") this.refuse(socket, fault);
-    // "Connection: close" was the last word: what comes behind it is not answered, what came before it is
-    else if (c.last === null || c.last.writableFinished) socket.destroy();
-    else c.refusedAt = performance.now();
+    else this.refuse(socket, fault);
   }
 
   /** Null when there is nobody left to tell. */
