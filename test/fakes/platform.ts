@@ -5,7 +5,9 @@ import { Agent, request } from "undici";
 import { type Clock, systemClock } from "../../src/base/clock.ts";
 import { openLog } from "../../src/base/log.ts";
 import { Functions } from "../../src/functions/functions.ts";
+import { ImagesInUse } from "../../src/functions/images-in-use.ts";
 import type { Version } from "../../src/functions/managed.ts";
+import { Namespaces } from "../../src/functions/namespaces.ts";
 import { Rollout } from "../../src/functions/rollout.ts";
 import { Routes } from "../../src/functions/routes.ts";
 import { type FunctionSpec, parseDeployment } from "../../src/functions/spec.ts";
@@ -14,6 +16,8 @@ import type { Table } from "../../src/functions/table.ts";
 import { functionRoute } from "../../src/gateway/route.ts";
 import { openInvoke } from "../../src/invoke/invoke.ts";
 import { FunctionStore } from "../../src/store/functions.ts";
+import { NamespaceStore } from "../../src/store/namespaces.ts";
+import { SecretStore } from "../../src/store/secrets.ts";
 import { openState } from "../../src/store/state.ts";
 import { tmpDir } from "../support/tmp.ts";
 import { FakeBackend } from "./backend.ts";
@@ -24,6 +28,7 @@ export interface PlatformOptions {
   readyTimeoutMs?: number;
   graceMs?: number;
   timeoutMs?: number;
+  startsAtOnce?: number;
   clock?: Clock;
 }
 
@@ -33,8 +38,8 @@ export interface Platform extends AsyncDisposable {
   readonly store: FunctionStore<Version>;
   readonly table: Table;
   readonly routes: Routes;
-  /** Names of secrets that exist. */
-  readonly secrets: Set<string>;
+  readonly secrets: SecretStore;
+  readonly namespaces: NamespaceStore;
   readonly url: string;
   functions(): Functions;
   rollout(): Rollout;
@@ -55,36 +60,43 @@ export async function openPlatform(options: PlatformOptions = {}): Promise<Platf
   const { path } = up.use(await tmpDir());
   const db = openState(path);
   up.defer(() => db.close());
+  db.exec("PRAGMA synchronous = OFF"); // no test here cuts the power
   const store = new FunctionStore<Version>(db);
+  const images = new ImagesInUse(() => store.list());
   const backend = up.use(new FakeBackend());
   const table: Table = new Map();
   const routes = new Routes();
-  const secrets = new Set<string>();
+  const secrets = new SecretStore(`${path}/secrets`);
+  const namespaces = new NamespaceStore(db);
+  Namespaces.ensureDefault(namespaces, namespace);
   const clock = options.clock ?? systemClock;
   const defaults = { timeoutMs: options.timeoutMs ?? 20_000, pullPolicy: "Always" as const };
 
   const makeRollout = () =>
     new Rollout({
       store,
+      images,
       backend,
       table,
       routes,
       defaults,
       readyTimeoutMs: options.readyTimeoutMs ?? 5000,
       graceMs: options.graceMs ?? 5000,
+      startsAtOnce: options.startsAtOnce ?? 100,
       clock,
       log: openLog("silent"),
     });
   const openFunctions = () =>
     new Functions({
       store,
+      images,
       backend,
       rollout,
       routes,
       defaults,
       deployWaitMs: 10_000,
-      namespaces: () => [namespace],
-      hasSecret: async (_, name) => secrets.has(name),
+      namespaces: () => namespaces.names(),
+      hasSecret: async (ns, name) => (await secrets.read(ns, name)) !== undefined,
       clock,
     });
   let rollout = makeRollout();
@@ -114,6 +126,7 @@ export async function openPlatform(options: PlatformOptions = {}): Promise<Platf
     table,
     routes,
     secrets,
+    namespaces,
     url,
     functions: () => functions,
     rollout: () => rollout,

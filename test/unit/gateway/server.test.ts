@@ -4,6 +4,7 @@ import { type IncomingMessage, request, type ServerResponse } from "node:http";
 import { networkInterfaces } from "node:os";
 import { suite, test } from "node:test";
 import { isAppError } from "../../../src/base/errors.ts";
+import { probesOf } from "../../../src/functions/probes.ts";
 import { Entry, type Table } from "../../../src/functions/table.ts";
 import { openTestGateway } from "../../support/gateway.ts";
 
@@ -58,7 +59,7 @@ suite("the gateway", () => {
     maxReplicas: 1,
     timeoutMs: 1,
     timeoutSource: "",
-    readyPath: null,
+    probes: probesOf({}),
     pullPolicy: "Never",
     watchdog: "auto",
   } as const;
