@@ -7,7 +7,6 @@ import { type HostPrefix, parseHostPrefix } from "./base/host-prefix.ts";
 import type { LogLevel } from "./base/log.ts";
 import { isName, isNamespace, namespaceRule, splitAddress } from "./base/names.ts";
 import { formatQuantity, parseMemory } from "./base/quantities.ts";
-
 import { parseSubnet } from "./base/subnet.ts";
 
 /** One setting: what it means, its default, and how its text becomes a value (throws a sentence saying what must hold). */

@@ -20,7 +20,6 @@ import { Secrets } from "./functions/secrets.ts";
 import type { Table } from "./functions/table.ts";
 import { Usage } from "./functions/usage.ts";
 import { type GatewayLimits, openGateway } from "./gateway/server.ts";
-
 import { hostBackend } from "./host/backend.ts";
 import { openFreezer, removeParentGroups } from "./host/cgroup.ts";
 import { type Containerd, openContainerd } from "./host/containerd/client.ts";
@@ -83,6 +82,7 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
   Namespaces.ensureDefault(namespaceStore, defaultNamespace);
   const secretStore = new SecretStore(join(config.paths.data, "secrets"));
   const credentials = await openCredentials(join(config.paths.data, "credentials"));
+
   // the store knows them before the table does: functions that still run ask for each other while napd starts
   const isFunction = (name: string, namespace = defaultNamespace) =>
     table.has(`${name}.${namespace}`) || store.get({ name, namespace }) !== undefined;

@@ -159,6 +159,7 @@ export class Functions {
         throw new AppError("SECRET_MISSING", [secret, spec.namespace]);
     }
   }
+
   #checkRoutes(spec: FunctionSpec): void {
     this.#o.routes.check(spec, () => this.#o.store.list());
   }
