@@ -33,8 +33,10 @@ import { startDns } from "./host/net/dns.ts";
 import { ensureFirewall, teardownFirewall } from "./host/net/firewall.ts";
 import { hostsText, openHostResolvers, resolvConfText } from "./host/net/resolv.ts";
 import { lookupUser } from "./host/oci/user.ts";
+import { HolePuncher } from "./host/punch.ts";
 import { SecretCopies } from "./host/secrets.ts";
 import { openInvoke } from "./invoke/invoke.ts";
+import { Logs } from "./logs/logs.ts";
 import { openMetrics } from "./metrics/registry.ts";
 import { openMetricsServer } from "./metrics/server.ts";
 import type { Release } from "./release.ts";
@@ -128,9 +130,11 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
     version: release.version,
   });
   up.use(await openMetricsServer(registry, config.metrics.listen));
+  const stopping = new AbortController();
   const admin = await openApi({
     ...{ functions, images: backend.images, secrets, namespaces, credentials, defaultNamespace },
-    ...{ usage: (id) => usage.of(id), release, countRequest, log },
+    ...{ usage: (id) => usage.of(id), release, countRequest, clock, log },
+    stopping: stopping.signal,
     upsert: config.api.upsert,
     providerName: config.api.provider_name,
     functionLabel: config.api.function_label,
@@ -138,6 +142,7 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
   gateway.serve({ invoke, admin });
   up.defer(() => gateway.drain(drainMs));
   up.defer(() => rollout.endDeploys());
+  up.defer(() => stopping.abort(new AppError("SHUTTING_DOWN", [])));
 
   const stack = up.move();
   return { port: gateway.port, [Symbol.asyncDispose]: () => stack.disposeAsync() };
@@ -196,7 +201,6 @@ export async function openHost(config: Config, needs: HostNeeds): Promise<{ back
   up.use(images.keeper.start());
   const settings = {
     runDir: paths.run,
-    logsDir: paths.logs,
     bridge: network.bridge,
     cgroupParent: config.cgroup.parent,
     runcRoot: config.containerd.runc_root,
@@ -206,8 +210,14 @@ export async function openHost(config: Config, needs: HostNeeds): Promise<{ back
     watchdogDir: paths.watchdog || ownWatchdog,
   };
   const secrets = new SecretCopies(paths.run, needs.readSecret);
+  const puncher = up.use(new HolePuncher());
+  const { max_file: maxFileBytes, max_total: maxTotalBytes, min_free: minFreeBytes } = config.logs;
+  const punch = (file: string, length: number) => puncher.punch(file, length);
+  const logs = up.use(
+    await Logs.open({ dir: paths.logs, maxFileBytes, maxTotalBytes, minFreeBytes, punch, clock, log }),
+  );
   const freezer = openFreezer(clock);
-  const backend = hostBackend({ settings, containerd, images, cni, freezer, clock, log, secrets, namespaces });
+  const backend = hostBackend({ settings, containerd, images, cni, logs, freezer, clock, log, secrets, namespaces });
   const stack = up.move();
   return { backend, [Symbol.asyncDispose]: () => stack.disposeAsync() };
 }

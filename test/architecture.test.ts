@@ -22,7 +22,8 @@ const rooms: readonly (readonly [room: string, mayImport: readonly string[] | "e
   ["scale", ["functions", "base"]],
   ["invoke", ["functions", "metrics", "base"]],
   ["functions", ["store", "base"]],
-  ["host", ["host/image", "host/containerd", "host/oci", "host/net", "host/exec.ts", "base"]],
+  // logs: a replica's log file is one of the things that it holds, from its start to its removal
+  ["host", ["host/image", "host/containerd", "host/oci", "host/net", "host/exec.ts", "logs", "base"]],
   ["host/image", ["host/containerd", "host/exec.ts", "base"]],
   ["host/containerd", ["base"]],
   ["host/oci", ["base"]],
@@ -41,6 +42,12 @@ const exceptions = [
     to: "functions/backend.ts",
     values: ["replicaId"],
     reason: "the seam: host implements what functions declares there, in the types declared there",
+  },
+  {
+    from: "logs",
+    to: "functions/backend.ts",
+    values: ["replicaId"],
+    reason: "the seam: logs implements the part of it that is told in lines",
   },
 ];
 

@@ -49,6 +49,10 @@ const catalogue = {
     status: 409,
     say: (route: string, owner: string) => `route ${route} belongs to ${owner}; choose another, or take it away there`,
   },
+  BAD_LOG_QUERY: {
+    status: 422,
+    say: (parameter: string, value: string, rule: string) => `query parameter ${parameter}=${value} must be ${rule}`,
+  },
   NAMESPACE_NOT_FOUND: { status: 400, say: (name: string) => `namespace ${name} is not valid: no such namespace` },
   NAMESPACE_UNKNOWN: {
     status: 404,

@@ -1,4 +1,3 @@
-import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { AppError, messageOf } from "../base/errors.ts";
 import { removeParentGroups } from "./cgroup.ts";
@@ -34,7 +33,7 @@ export async function removeNamespace(host: Host, name: string): Promise<void> {
       throw new AppError("NAMESPACE_IN_USE", [name, "things in containerd that napd has not put there"]);
   }
   await removeParentGroups(join(host.settings.cgroupParent, name));
-  await rm(join(host.settings.logsDir, name), { recursive: true, force: true });
+  await host.logs.forgetNamespace(name);
 }
 
 /** containerd deletes only namespaces without containers, images, content and snapshots. */

@@ -4,7 +4,7 @@ import { messageOf, systemCode } from "../base/errors.ts";
 import type { FunctionId } from "../base/names.ts";
 import type { ReplicaIdentity } from "../functions/backend.ts";
 import { jsonAny } from "./containerd/channel.ts";
-import { type Host, logDir, namesOf, netnsPrefix, snapshotPrefix } from "./context.ts";
+import { type Host, namesOf, netnsPrefix, snapshotPrefix } from "./context.ts";
 import * as netns from "./net/netns.ts";
 import { endTask } from "./remove.ts";
 import { secretsRoot } from "./secrets.ts";
@@ -44,7 +44,7 @@ export async function sweepHost(host: Host, keep: Keep): Promise<void> {
   const secretsKept = new Set(kept.map((n) => n.host));
   await removeOthers(secretsRoot(host.settings.runDir), (name) => secretsKept.has(name));
   for (const names of kept) await host.secrets.refreshReplica(names);
-  await removeLogs(host, keep.functions);
+  await host.logs.sweep(keep.replicas, keep.functions);
 }
 
 /** A task whose container record went first answers to nothing until it has a record again (§2.1). */
@@ -74,15 +74,6 @@ export async function removeSnapshots(host: Host, namespace: string, kept: Reado
 
 async function releaseImages(host: Host, namespace: string, kept: ReadonlySet<string>): Promise<void> {
   for (const pin of await host.images.pins(namespace)) if (!kept.has(pin)) await host.images.unpin(namespace, pin);
-}
-
-async function removeLogs(host: Host, functions: readonly FunctionId[]): Promise<void> {
-  const kept = new Set(functions.map((f) => logDir(host.settings, f)));
-  for (const namespace of await entries(host.settings.logsDir)) {
-    await removeOthers(join(host.settings.logsDir, namespace), (name) =>
-      kept.has(join(host.settings.logsDir, namespace, name)),
-    );
-  }
 }
 
 async function removeOthers(dir: string, isKept: (name: string) => boolean): Promise<void> {

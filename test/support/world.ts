@@ -48,7 +48,12 @@ export interface World extends AsyncDisposable {
   reboot(): Promise<void>;
 }
 
-export async function openWorld(): Promise<World> {
+export interface WorldOptions {
+  /** Size of the file system that containerd keeps images on; without it that is the one of TMPDIR. */
+  diskMib?: number;
+}
+
+export async function openWorld({ diskMib }: WorldOptions = {}): Promise<World> {
   await using up = new AsyncDisposableStack();
   const { path: dir } = up.use(await tmpDir());
   const id = `nt${randomInt(0x10000, 0xfffff).toString(16)}`;
@@ -56,6 +61,10 @@ export async function openWorld(): Promise<World> {
   const port = await freePort();
   const metricsPort = await freePort();
   const paths = { data: `${dir}/data`, run: `${dir}/run`, logs: `${dir}/logs` };
+  if (diskMib !== undefined) {
+    await mkdir(`${dir}/c`);
+    await run("mount", ["-t", "tmpfs", "-o", `size=${diskMib}m`, "tmpfs", `${dir}/c`]);
+  }
   const containerd = up.use(await openContainerd({ dir: `${dir}/c`, runDir: `${dir}/r` }));
   const settings = {
     "gateway.listen": `0.0.0.0:${port}`,

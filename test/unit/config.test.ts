@@ -145,6 +145,8 @@ suite("a value that cannot be", () => {
     ["functions.pids_limit", "1000001", /from 16 to 1000000/],
     ["functions.pids_limit", "1.5", /whole number/],
     ["functions.pids_limit", "many", /whole number/],
+    ["logs.max_file", "1Ki", /64Ki at least/],
+    ["logs.max_total", "much", /an amount of bytes such as/],
     ["functions.on_stop", "", /keep, remove/],
     ["log.level", "loud", /one of trace/],
   ];
@@ -275,6 +277,9 @@ suite("the printed configuration", () => {
       "functions.grace=90",
       "functions.starts_at_once=1000",
       "functions.pids_limit=16",
+      "logs.max_file=1Mi",
+      "logs.max_total=1G",
+      "logs.min_free=100M",
       "functions.on_stop=remove",
       "metrics.listen=0.0.0.0:9082",
       "log.level=silent",

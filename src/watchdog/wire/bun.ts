@@ -32,7 +32,7 @@ class BunWire implements Wire {
   send(parts: readonly (string | Buffer)[], size: number): boolean {
     if (this.ended) return true;
     if (this.unsent > 0 || !this.#socket) {
-      this.#keep(Buffer.from(joined(parts, size)));
+      this.#keep(joined(parts, size));
       return false;
     }
     return size <= COPY_LIMIT ? this.#sendCopy(parts, size) : this.#sendEach(parts);
