@@ -174,10 +174,14 @@ export class Connections implements Disposable {
   }
 }
 
-/** Since when the caller owes us bytes of a body: not while the function does not take what has come, or answers already. */
+/**
+ * Since when the caller owes us bytes of a body: not while nobody reads it yet (the function wakes up, or the caller
+ * has not been told to go on), the function does not take what has come, or answers already.
+ */
 function silentSince(c: Connection, upload: IncomingMessage, now: number): number {
   const { bytesRead } = c.socket;
-  if (bytesRead !== c.received || upload.readableLength > 0 || c.last?.headersSent) {
+  const waitsForOthers = upload.readableFlowing === null || upload.readableLength > 0 || c.last?.headersSent;
+  if (bytesRead !== c.received || waitsForOthers) {
     c.received = bytesRead;
     c.receivedAt = now;
   }

@@ -1,8 +1,9 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import type { Socket } from "node:net";
 import { AppError, messageOf, systemCode } from "../base/errors.ts";
-import type { Invoke } from "../invoke/invoke.ts";
+import { type Invoke, type InvokeUpgrade, mayUpgrade } from "../invoke/invoke.ts";
 import { type ConnectionLimits, Connections } from "./connections.ts";
-import { destination, type RouteOptions } from "./route.ts";
+import { destination, type FunctionRoute, type RouteOptions } from "./route.ts";
 
 export interface GatewayLimits extends ConnectionLimits {
   readonly keepAliveMs: number;
@@ -18,6 +19,7 @@ export interface GatewayOptions extends RouteOptions {
 /** What answers, once there is somebody: calls of functions, and everything else. */
 export interface Handlers {
   invoke: Invoke;
+  upgrade: InvokeUpgrade;
   admin: (req: IncomingMessage, res: ServerResponse) => void;
 }
 
@@ -36,7 +38,11 @@ export interface Gateway extends AsyncDisposable {
 export async function openGateway(options: GatewayOptions): Promise<Gateway> {
   let handlers: Handlers | null = null;
   const waiting: [IncomingMessage, ServerResponse][] = [];
-  const server = createServer(parserOptions(options.limits));
+  const server = createServer({
+    ...parserOptions(options.limits),
+    // only calls can change the protocol; until it is known who answers, nobody is kept waiting for that
+    shouldUpgradeCallback: (req) => handlers !== null && mayUpgrade(req) && toFunction(req, options) !== null,
+  });
   server.maxConnections = options.limits.maxConnections;
   server.maxHeadersCount = options.limits.maxHeaders;
   const connections = new Connections(server, options.limits);
@@ -44,17 +50,23 @@ export async function openGateway(options: GatewayOptions): Promise<Gateway> {
     if (handlers) route(req, res, handlers, options);
     else waiting.push([req, res]);
   };
-  const goOn = (req: IncomingMessage, res: ServerResponse): void => {
-    res.writeContinue();
-    take(req, res);
-  };
-  server.on("request", (req, res) => connections.admit(req, res, take));
-  server.on("checkContinue", (req, res) => connections.admit(req, res, goOn));
-  server.on("checkExpectation", (req, res) => connections.admit(req, res, take)); // refused: headFault knows only the other
+  const onRequest = (req: IncomingMessage, res: ServerResponse) => connections.admit(req, res, take);
+  server.on("request", onRequest);
+  // whoever reads the body says so: a call that is refused before is not asked for it
+  server.on("checkContinue", onRequest);
+  server.on("checkExpectation", onRequest); // refused: headFault knows only the other
+  const upgraded = new Set<Socket>();
+  server.on("upgrade", (req: IncomingMessage, socket: Socket, early: Buffer) => {
+    if (!connections.accepts(req)) return;
+    const call = toFunction(req, options)!;
+    upgraded.add(socket);
+    socket.once("close", () => upgraded.delete(socket));
+    handlers!.upgrade(req, socket, early, call.address, call.target);
+  });
   await listen(server, options);
   const { port } = server.address() as { port: number };
   const end = async (ms: number) => {
-    await drain(server, ms);
+    await drain(server, upgraded, ms);
     connections[Symbol.dispose]();
   };
   return {
@@ -82,11 +94,20 @@ function parserOptions({ headersTimeoutMs, keepAliveMs, maxHeaderBytes }: Gatewa
   };
 }
 
+/** Whom a request calls, if it is a call. */
+function toFunction(req: IncomingMessage, options: GatewayOptions): FunctionRoute | null {
+  const to = destination(req, options);
+  return typeof to === "string" ? null : to;
+}
+
 function route(req: IncomingMessage, res: ServerResponse, handlers: Handlers, options: GatewayOptions): void {
   const to = destination(req, options);
-  if (to === "api") handlers.admin(req, res);
-  else if (to === "nowhere") notFound(res);
-  else handlers.invoke(req, res, to.address, to.target);
+  if (to === "nowhere") notFound(res);
+  else if (to !== "api") handlers.invoke(req, res, to.address, to.target);
+  else {
+    if (req.headers.expect !== undefined) res.writeContinue();
+    handlers.admin(req, res);
+  }
 }
 
 /** As the API answers: contracts/api.md §1.1. */
@@ -106,7 +127,9 @@ function listen(server: Server, { host, port }: GatewayOptions): Promise<void> {
   });
 }
 
-async function drain(server: Server, ms: number): Promise<void> {
+async function drain(server: Server, upgraded: ReadonlySet<Socket>, ms: number): Promise<void> {
+  // these have no end of their own to wait for, and the sooner their callers know, the sooner they come back
+  for (const socket of upgraded) socket.destroy();
   if (!server.listening) return;
   const closed = new Promise<void>((resolve) => server.close(() => resolve()));
   server.closeIdleConnections();

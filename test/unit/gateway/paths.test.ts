@@ -29,7 +29,7 @@ async function open(routes = new Routes()) {
   );
   const gateway = await openTestGateway({ routes });
   const handlers = recorder();
-  gateway.serve({ invoke: handlers.invoke, admin });
+  gateway.serve({ ...handlers, admin });
   return { gateway, seen: handlers.seen, [Symbol.asyncDispose]: () => gateway[Symbol.asyncDispose]() };
 }
 
@@ -190,7 +190,7 @@ suite("a host that leads to functions has nothing else", () => {
 
 suite("a name that no function can have is a 404", () => {
   const table: Table = new Map();
-  const invoke = openInvoke({ table, defaultNamespace: "fn", thaw: async () => {} });
+  const calls = openInvoke({ table, defaultNamespace: "fn", thaw: async () => {}, tunnelIdleMs: 1000 });
   const names = [
     ".fn",
     ".openfaas-fn",
@@ -210,7 +210,7 @@ suite("a name that no function can have is a 404", () => {
   for (const name of names)
     test(`/function/${name}`, async () => {
       await using gateway = await openTestGateway({ table });
-      gateway.serve({ invoke, admin: () => assert.fail("it is no path of the API") });
+      gateway.serve({ ...calls, admin: () => assert.fail("it is no path of the API") });
       const status = await ask(gateway.port, "GET", `/function/${name.replace(" ", "%20")}`);
       assert.equal(status, 404);
     });
