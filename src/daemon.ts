@@ -1,4 +1,4 @@
-import { mkdir, writeFile } from "node:fs/promises";
+import { mkdir, realpath, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { openApi } from "./admin/api.ts";
@@ -41,6 +41,7 @@ import type { Release } from "./release.ts";
 import { openCredentials } from "./store/credentials.ts";
 import { FunctionStore } from "./store/functions.ts";
 import { NamespaceStore } from "./store/namespaces.ts";
+import { finishRestore } from "./store/restore.ts";
 import { SecretStore } from "./store/secrets.ts";
 import { openState } from "./store/state.ts";
 
@@ -61,7 +62,9 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
   const defaultNamespace = config.functions.namespace;
   const table: Table = new Map();
   await using up = new AsyncDisposableStack();
-  up.use(await claim(config.paths.run));
+  up.use(await claim("paths.run", config.paths.run));
+  up.use(await claim("paths.data", config.paths.data));
+  await finishRestore(config.paths.data);
   const gateway = up.use(
     await openGateway({ ...config.gateway.listen, bridgeAddress: bridgeAddress(config), defaultNamespace, table }),
   );
@@ -223,6 +226,11 @@ function bridgeAddress(config: Config): string {
   return hostAddress(parseSubnet(config.network.subnet));
 }
 
+/** Logins of registries. */
+export function loginsFile(config: Config): string {
+  return config.images.credentials || join(config.paths.data, "docker-config.json");
+}
+
 /** Images as this configuration has them; without a keeper for `napd import`, which runs beside the daemon. */
 export function openImages(
   config: Config,
@@ -233,7 +241,7 @@ export function openImages(
   return Images.open({
     containerd,
     registries: config.registries,
-    credentialsFile: config.images.credentials || join(config.paths.data, "docker-config.json"),
+    credentialsFile: loginsFile(config),
     runDir: config.paths.run,
     lookupUser,
     log,
@@ -242,23 +250,24 @@ export function openImages(
 }
 
 /**
- * Only one napd may work on a run directory: two would take each other's containers for leftovers. An abstract socket
- * is a lock that the kernel drops when its holder dies, however it dies.
+ * Only one napd may work on a directory: two would take each other's containers for leftovers. An abstract socket is a
+ * lock that the kernel drops when its holder dies, however it dies.
  */
-async function claim(runDir: string): Promise<AsyncDisposable> {
-  await mkdir(runDir, { recursive: true, mode: 0o700 });
+export async function claim(setting: "paths.run" | "paths.data", given: string): Promise<AsyncDisposable> {
+  await mkdir(given, { recursive: true, mode: 0o700 });
+  const dir = await realpath(given);
   const lock = createServer();
   await new Promise<void>((resolve, reject) => {
     lock.once("error", (cause) =>
       reject(
         new AppError(
           "CONFIG",
-          [`another napd runs with paths.run ${runDir}; stop it, or give this one other paths and another bridge`],
+          [`another napd runs with ${setting} ${given}; stop it, or give this one other paths and another bridge`],
           { cause },
         ),
       ),
     );
-    lock.listen(`\0napd:${runDir}`, resolve);
+    lock.listen(`\0napd:${dir}`, resolve);
   });
   return { [Symbol.asyncDispose]: () => new Promise((resolve) => lock.close(() => resolve())) };
 }

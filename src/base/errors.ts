@@ -202,6 +202,8 @@ const catalogue = {
       `containerd does not answer on ${socket}; start it, or name its socket with setting containerd.socket`,
   },
   STORE: { status: 500, say: (file: string, why: string) => `the state database ${file} cannot be used: ${why}` },
+  BACKUP: { status: 500, say: (file: string, why: string) => `the backup ${file} could not be written: ${why}` },
+  RESTORE: { status: 500, say: (file: string, why: string) => `${file} was not restored, nothing has changed: ${why}` },
   LISTEN: {
     status: 500,
     say: (address: string, why: string, setting: string) =>

@@ -52,8 +52,10 @@ export async function sweepHost(host: Host, keep: Keep): Promise<void> {
 /** A task whose container record went first answers to nothing until it has a record again (§2.1). */
 export async function endGhosts(host: Host, namespace: string): Promise<void> {
   const { tasks, containers, snapshots } = host.containerd;
-  for (const { id } of await tasks.list({ namespace })) {
-    if (await containers.get(id, { namespace })) continue;
+  const running = await tasks.list({ namespace }); // before the records: what is made between has a record
+  const recorded = await containers.ids({ namespace });
+  for (const { id } of running) {
+    if (recorded.has(id)) continue;
     const spec = jsonAny("types.containerd.io/opencontainers/runtime-spec/1/Spec", {});
     const runtime = { name: "io.containerd.runc.v2" };
     await containers.create(

@@ -586,10 +586,25 @@ suite("functions", () => {
     assert.deepEqual([status, /namespace ghost/.test(text)], [400, true]);
   });
 
-  for (const path of ["web", "web.fn", "we%62", "web?usage=0", "web?namespace=fn", "web.team?namespace=fn"])
+  for (const path of [
+    "web",
+    "web.fn",
+    "we%62",
+    "web?usage=0",
+    "web?usage=no",
+    "web?namespace=fn",
+    "web.team?namespace=fn",
+  ])
     test(`GET /system/function/${path} tells of the function`, async () => {
       await using api = await open();
       assert.deepEqual(JSON.parse((await api.ask("GET", `/system/function/${path}`)).text), status);
+    });
+
+  for (const value of ["1", "true", "TRUE", "t"])
+    test(`usage=${value} asks for what the function uses, too`, async () => {
+      await using api = await open();
+      const answer = JSON.parse((await api.ask("GET", `/system/function/web?usage=${value}`)).text);
+      assert.deepEqual(answer, { ...status, usage: { cpu: 12.5, totalMemoryBytes: 1000 } });
     });
 
   for (const path of ["ghost", "web.team", "web?namespace=team", `${"x".repeat(200)}`])

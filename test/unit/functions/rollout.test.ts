@@ -779,6 +779,42 @@ suite("a delete", () => {
   });
 });
 
+suite("a store that cannot be written", () => {
+  const full = () => {
+    throw new AppError("DISK_FULL", ["what is deployed"]);
+  };
+
+  test("does not keep a failed update from going back", async () => {
+    await using p = await openWithWeb();
+    p.backend.push("web:2", { broken: "no such file" });
+    p.store.fail = full;
+    await assert.rejects(neverUnroutable(p, "web", p.update({ service: "web", image: "web:2" })), code("START_FAILED"));
+    assert.equal((await p.call("web")).text, "web:1");
+    const { state, image, reason } = p.status("web")!;
+    assert.deepEqual([state, image, /update failed.*no such file/.test(reason!)], ["Ready", "web:1", true]);
+  });
+
+  test("does not keep an update from serving, which is written later", async () => {
+    await using p = await openWithWeb();
+    p.backend.push("web:2");
+    const settle = p.store.settle.bind(p.store);
+    p.store.settle = full;
+    await neverUnroutable(p, "web", p.update({ service: "web", image: "web:2" }));
+    assert.equal((await p.call("web")).text, "web:2");
+    p.store.settle = settle;
+    await p.rollout().reconcile();
+    assert.equal(p.store.get(id("web"))!.previous, null);
+    await until("the old image goes", () => p.backend.pins.size === 1);
+  });
+
+  test("does not keep a function asleep", async () => {
+    await using p = await openWithWeb();
+    await p.functions().scale(id("web"), 0);
+    p.store.scale = full;
+    assert.equal((await p.call("web")).status, 200);
+  });
+});
+
 suite("many functions at once", () => {
   test("start a few at a time; one that is called goes first, and so does a new one", async () => {
     await using p = await openPlatform({ startsAtOnce: 2 });
