@@ -4,7 +4,7 @@ import { parse, safe } from "ini";
 import { formatDuration, parseDuration } from "./base/durations.ts";
 import { AppError, messageOf, systemCode } from "./base/errors.ts";
 import type { LogLevel } from "./base/log.ts";
-import { isName, nameRule } from "./base/names.ts";
+import { isNamespace, namespaceRule } from "./base/names.ts";
 import { formatQuantity, parseMemory } from "./base/quantities.ts";
 import { parseSubnet } from "./base/subnet.ts";
 
@@ -52,10 +52,18 @@ function integer(fallback: number, min: number, max: number, sentence: string): 
   return { sentence: `${sentence} From ${min} to ${max}.`, fallback, read, write: String };
 }
 
+function flag(fallback: boolean, sentence: string): Setting<boolean> {
+  const read = (t: string) => (t === "true" || t === "false" ? t === "true" : fail("must be true or false"));
+  return { sentence: `${sentence} true or false.`, fallback, read, write: String };
+}
+
 /** Bytes. */
-function bytes(fallback: number, sentence: string): Setting<number> {
-  const read = (t: string) =>
-    t === "0" ? 0 : (parseMemory(t) ?? fail("must be an amount of bytes such as 256Mi or 4Gi"));
+function bytes(fallback: number, sentence: string, min = 0): Setting<number> {
+  const rule = `must be an amount of bytes such as 256Mi or 4Gi${min > 0 ? `, ${formatQuantity(min)} at least` : ""}`;
+  const read = (t: string) => {
+    const value = t === "0" ? 0 : parseMemory(t);
+    return value !== undefined && value >= min ? value : fail(rule);
+  };
   return { sentence, fallback, read, write: formatQuantity };
 }
 
@@ -102,6 +110,26 @@ const settings = {
     upstream_timeout: duration(
       60_000,
       "How long a call may take, including the wake-up, unless annotation napd.timeout says otherwise.",
+    ),
+  },
+  api: {
+    upsert: flag(
+      false,
+      "Whether PUT of a function that does not exist makes it, and POST of one that does updates it, instead of 404 and 409.",
+    ),
+    secret_overwrite: flag(
+      false,
+      "Whether POST of a secret that exists replaces it, as scripts for faasd expect, instead of 409.",
+    ),
+    provider_name: word(
+      "napd",
+      "Name of the provider in /system/info; some clients and test suites go by it.",
+      plainWord,
+      "letters, digits, hyphens and underscores",
+    ),
+    function_label: flag(
+      false,
+      "Whether functions are shown with the label faas_function, which a conformance suite looks for and faas-cli diff takes for a difference.",
     ),
   },
   containerd: {
@@ -175,17 +203,31 @@ const settings = {
   },
   functions: {
     namespace: {
-      ...word("openfaas-fn", "The default namespace of functions.", plainWord, nameRule),
-      read: (t: string) => (isName(t) ? t : fail(`must be ${nameRule}`)),
+      ...word("openfaas-fn", "The default namespace of functions.", plainWord, namespaceRule),
+      read: (t: string) => (isNamespace(t) ? t : fail(`must be ${namespaceRule}`)),
     },
     ready_timeout: duration(60_000, "How long a replica may take to get ready before it counts as failed."),
     deploy_wait: duration(50_000, "How long a deploy waits for readiness before it answers that the rollout goes on."),
     grace: duration(30_000, "How long a stopping replica may finish its requests and then its own shut-down."),
+    starts_at_once: integer(
+      4,
+      1,
+      1000,
+      "How many replicas may be on their way up at once; the others wait for their turn.",
+    ),
     pids_limit: integer(512, 16, 1_000_000, "Processes and threads that one replica may have."),
     on_stop: choice(
       ["keep", "remove"],
       "keep",
       "Whether functions run on when napd stops, or are taken down (their deployment stays).",
+    ),
+  },
+  logs: {
+    max_file: bytes(10 * 2 ** 20, "How much of what one replica says is kept; what is older goes.", 2 ** 16),
+    max_total: bytes(2 ** 30, "How much is kept of all functions together; logs of ended replicas go first.", 2 ** 20),
+    min_free: bytes(
+      2 ** 28,
+      "Below so much free space on the file system of paths.logs, logs of ended replicas go and others are cut to 256 KiB.",
     ),
   },
   metrics: {

@@ -5,7 +5,6 @@ import { openApi } from "./admin/api.ts";
 import { type Clock, systemClock } from "./base/clock.ts";
 import { AppError } from "./base/errors.ts";
 import type { Logger } from "./base/log.ts";
-import type { FunctionId } from "./base/names.ts";
 import { hostAddress, parseSubnet } from "./base/subnet.ts";
 import type { Config } from "./config.ts";
 import type { Backend } from "./functions/backend.ts";
@@ -13,7 +12,9 @@ import { durationBounds } from "./functions/call-stats.ts";
 import { Functions } from "./functions/functions.ts";
 import { ImagesInUse, type UsedImage } from "./functions/images-in-use.ts";
 import type { Version } from "./functions/managed.ts";
+import { Namespaces } from "./functions/namespaces.ts";
 import { Rollout } from "./functions/rollout.ts";
+import { Secrets } from "./functions/secrets.ts";
 import type { Table } from "./functions/table.ts";
 import { Usage } from "./functions/usage.ts";
 import { openGateway } from "./gateway/server.ts";
@@ -23,17 +24,23 @@ import { type Containerd, openContainerd } from "./host/containerd/client.ts";
 import { Disk } from "./host/image/disk.ts";
 import { Images } from "./host/image/images.ts";
 import type { KeeperOptions } from "./host/image/keeper.ts";
+import { namespaceLabels } from "./host/namespaces.ts";
 import { ensureBridge, teardownBridge, uplinkMtu } from "./host/net/bridge.ts";
 import { Cni } from "./host/net/cni.ts";
 import { startDns } from "./host/net/dns.ts";
 import { ensureFirewall, teardownFirewall } from "./host/net/firewall.ts";
 import { hostsText, openHostResolvers, resolvConfText } from "./host/net/resolv.ts";
 import { lookupUser } from "./host/oci/user.ts";
+import { HolePuncher } from "./host/punch.ts";
+import { SecretCopies } from "./host/secrets.ts";
 import { openInvoke } from "./invoke/invoke.ts";
+import { Logs } from "./logs/logs.ts";
 import { openMetrics } from "./metrics/registry.ts";
 import { openMetricsServer } from "./metrics/server.ts";
+import type { Release } from "./release.ts";
 import { openCredentials } from "./store/credentials.ts";
 import { FunctionStore } from "./store/functions.ts";
+import { NamespaceStore } from "./store/namespaces.ts";
 import { finishRestore } from "./store/restore.ts";
 import { SecretStore } from "./store/secrets.ts";
 import { openState } from "./store/state.ts";
@@ -50,10 +57,9 @@ const drainMs = 30_000;
 const ownWatchdog = join(import.meta.dirname, `../dist/watchdog-linux-${process.arch}`);
 
 /** Starts everything; reading order is start order. What was opened is closed again when a later step fails. */
-export async function startDaemon(config: Config, version: string, log: Logger): Promise<Daemon> {
+export async function startDaemon(config: Config, release: Release, log: Logger): Promise<Daemon> {
   const clock = systemClock;
   const defaultNamespace = config.functions.namespace;
-  const namespaces = () => [defaultNamespace];
   const table: Table = new Map();
   await using up = new AsyncDisposableStack();
   up.use(await claim("paths.run", config.paths.run));
@@ -67,62 +73,67 @@ export async function startDaemon(config: Config, version: string, log: Logger):
   up.defer(() => db.close());
   const store = new FunctionStore<Version>(db);
   const images = new ImagesInUse(() => store.list());
-  const secrets = new SecretStore(join(config.paths.data, "secrets"));
+  const namespaceStore = new NamespaceStore(db);
+  Namespaces.ensureDefault(namespaceStore, defaultNamespace);
+  const secretStore = new SecretStore(join(config.paths.data, "secrets"));
   const credentials = await openCredentials(join(config.paths.data, "credentials"));
 
   const isFunction = (name: string, namespace = defaultNamespace) => table.has(`${name}.${namespace}`);
-  const readSecret = (namespace: string, name: string) => secrets.read(namespace, name);
+  const readSecret = (namespace: string, name: string) => secretStore.read(namespace, name);
+  const namespaceNames = () => namespaceStore.names();
   const { backend } = up.use(
     await openHost(config, {
-      ...{ gatewayPort: gateway.port, namespaces, isFunction, readSecret, clock, log },
+      ...{ gatewayPort: gateway.port, namespaces: namespaceNames },
+      ...{ isFunction, readSecret, clock, log },
       usedImages: () => images.list(),
     }),
   );
 
   const defaults = { timeoutMs: config.gateway.upstream_timeout, pullPolicy: config.images.pull_policy };
   const { ready_timeout: readyTimeoutMs, grace: graceMs, deploy_wait: deployWaitMs, on_stop } = config.functions;
-  const rollout = new Rollout({ store, images, backend, table, defaults, readyTimeoutMs, graceMs, clock, log });
+  const rollout = new Rollout({
+    ...{ store, images, backend, table, defaults, readyTimeoutMs, graceMs },
+    ...{ startsAtOnce: config.functions.starts_at_once, clock, log },
+  });
   if (on_stop === "remove") up.defer(() => rollout.removeAll());
   up.use(rollout);
   await rollout.open();
 
   const hasSecret = async (namespace: string, name: string) => (await readSecret(namespace, name)) !== undefined;
   const functions = new Functions({
-    store,
-    images,
-    backend,
-    rollout,
-    defaults,
-    deployWaitMs,
-    namespaces,
-    hasSecret,
-    clock,
+    ...{ store, images, backend, rollout, defaults, deployWaitMs },
+    ...{ namespaces: namespaceNames, hasSecret, clock },
   });
+  const occupants = (namespace: string) => functions.occupants(namespace);
+  const namespaces = new Namespaces({
+    ...{ store: namespaceStore, secrets: secretStore, backend },
+    ...{ occupants, defaultNamespace, log },
+  });
+  await namespaces.open();
+  const overwrite = config.api.secret_overwrite;
+  const secrets = new Secrets({ store: secretStore, namespaces, backend, overwrite });
   const invoke = openInvoke({ table, defaultNamespace, thaw: (replica) => backend.thaw(replica) });
   const usage = up.use(new Usage({ backend, table, clock, log }));
   const { registry, countRequest } = openMetrics({
     functions: () => functions.samples(),
     usage: async () => usage.totals(),
     durationBounds,
-    version,
+    version: release.version,
   });
   up.use(await openMetricsServer(registry, config.metrics.listen));
-  const apiOptions = {
-    functions,
-    images: backend.images,
-    usage: (id: FunctionId) => usage.of(id),
-    secrets,
-    credentials,
-    defaultNamespace,
-    namespaces,
-    countRequest,
-    version,
-    log,
-  };
-  const admin = await openApi(apiOptions);
+  const stopping = new AbortController();
+  const admin = await openApi({
+    ...{ functions, images: backend.images, secrets, namespaces, credentials, defaultNamespace },
+    ...{ usage: (id) => usage.of(id), release, countRequest, clock, log },
+    stopping: stopping.signal,
+    upsert: config.api.upsert,
+    providerName: config.api.provider_name,
+    functionLabel: config.api.function_label,
+  });
   gateway.serve({ invoke, admin });
   up.defer(() => gateway.drain(drainMs));
   up.defer(() => rollout.endDeploys());
+  up.defer(() => stopping.abort(new AppError("SHUTTING_DOWN", [])));
 
   const stack = up.move();
   return { port: gateway.port, [Symbol.asyncDispose]: () => stack.disposeAsync() };
@@ -148,7 +159,7 @@ export async function openHost(config: Config, needs: HostNeeds): Promise<{ back
   const containerd = up.use(
     await openContainerd({ socket: config.containerd.socket, snapshotter: config.containerd.snapshotter }),
   );
-  for (const namespace of namespaces()) await containerd.namespaces.ensure(namespace, { openfaas: "true" });
+  for (const namespace of namespaces()) await containerd.namespaces.ensure(namespace, namespaceLabels(network.bridge));
   if (removes) up.defer(() => removeParentGroups(config.cgroup.parent));
 
   const mtu = await uplinkMtu();
@@ -181,7 +192,6 @@ export async function openHost(config: Config, needs: HostNeeds): Promise<{ back
   up.use(images.keeper.start());
   const settings = {
     runDir: paths.run,
-    logsDir: paths.logs,
     bridge: network.bridge,
     cgroupParent: config.cgroup.parent,
     runcRoot: config.containerd.runc_root,
@@ -190,9 +200,15 @@ export async function openHost(config: Config, needs: HostNeeds): Promise<{ back
     pidsLimit: config.functions.pids_limit,
     watchdogDir: paths.watchdog || ownWatchdog,
   };
-  const { readSecret } = needs;
+  const secrets = new SecretCopies(paths.run, needs.readSecret);
+  const puncher = up.use(new HolePuncher());
+  const { max_file: maxFileBytes, max_total: maxTotalBytes, min_free: minFreeBytes } = config.logs;
+  const punch = (file: string, length: number) => puncher.punch(file, length);
+  const logs = up.use(
+    await Logs.open({ dir: paths.logs, maxFileBytes, maxTotalBytes, minFreeBytes, punch, clock, log }),
+  );
   const freezer = openFreezer(clock);
-  const backend = hostBackend({ settings, containerd, images, cni, freezer, clock, log, readSecret, namespaces });
+  const backend = hostBackend({ settings, containerd, images, cni, logs, freezer, clock, log, secrets, namespaces });
   const stack = up.move();
   return { backend, [Symbol.asyncDispose]: () => stack.disposeAsync() };
 }

@@ -9,9 +9,10 @@ import { suite, test } from "node:test";
 
 /** A room is a folder or a single file; the longest one that a path begins with is its room. */
 const rooms: readonly (readonly [room: string, mayImport: readonly string[] | "everything"])[] = [
-  ["main.ts", ["daemon.ts", "config.ts", "host/containerd", "store", "base"]],
+  ["main.ts", ["daemon.ts", "config.ts", "release.ts", "host/containerd", "store", "base"]],
   ["daemon.ts", "everything"],
   ["config.ts", ["base"]],
+  ["release.ts", ["base"]],
   ["cli", ["base"]],
   ["watchdog", ["base"]],
   ["gateway", ["invoke", "functions", "base"]],
@@ -21,7 +22,8 @@ const rooms: readonly (readonly [room: string, mayImport: readonly string[] | "e
   ["scale", ["functions", "base"]],
   ["invoke", ["functions", "metrics", "base"]],
   ["functions", ["store", "base"]],
-  ["host", ["host/image", "host/containerd", "host/oci", "host/net", "host/exec.ts", "base"]],
+  // logs: a replica's log file is one of the things that it holds, from its start to its removal
+  ["host", ["host/image", "host/containerd", "host/oci", "host/net", "host/exec.ts", "logs", "base"]],
   ["host/image", ["host/containerd", "host/exec.ts", "base"]],
   ["host/containerd", ["base"]],
   ["host/oci", ["base"]],
@@ -40,6 +42,12 @@ const exceptions = [
     to: "functions/backend.ts",
     values: ["replicaId"],
     reason: "the seam: host implements what functions declares there, in the types declared there",
+  },
+  {
+    from: "logs",
+    to: "functions/backend.ts",
+    values: ["replicaId"],
+    reason: "the seam: logs implements the part of it that is told in lines",
   },
 ];
 

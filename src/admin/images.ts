@@ -2,12 +2,13 @@ import type { IncomingMessage } from "node:http";
 import type { FastifyReply, FastifyRequest } from "fastify";
 import { z } from "zod";
 import { AppError, messageOf } from "../base/errors.ts";
+import { parseJson } from "../base/json.ts";
 import type { ImageInfo } from "../functions/backend.ts";
 import type { AddResource, ApiOptions } from "./api.ts";
 import { maxBodyBytes } from "./errors.ts";
-import { namespaceOf, parseBody } from "./request.ts";
+import { namespaceOf, parseBody, queryOf } from "./request.ts";
 
-const removal = z.object({ name: z.string().nullish(), namespace: z.string().nullish() }).nullish();
+const removal = z.object({ name: z.string().nullish(), namespace: z.string().nullish() });
 
 /** Images: ours, OpenFaaS has none of this. Bodies come as streams, because archives do not fit into memory. */
 export function imageRoutes(add: AddResource, { images, defaultNamespace, namespaces }: ApiOptions): void {
@@ -18,7 +19,7 @@ export function imageRoutes(add: AddResource, { images, defaultNamespace, namesp
       const namespace = checked(request, undefined);
       const body = bodyOf(request);
       if (!body) throw new AppError("BAD_REQUEST", ["the request has no body; send an image archive, OCI or docker"]);
-      const name = queryOf(request, "name");
+      const name = queryOf(request, "name") || undefined;
       const length = request.headers["content-length"];
       const size = length === undefined ? undefined : Number(length);
       using left = whenLeft(request);
@@ -30,10 +31,10 @@ export function imageRoutes(add: AddResource, { images, defaultNamespace, namesp
     },
 
     DELETE: async (request, reply) => {
-      const body = parseBody(removal, await readJson(request));
-      const name = body?.name || queryOf(request, "name");
+      const body = parseBody(removal, (await readJson(request)) ?? {});
+      const name = body.name || queryOf(request, "name");
       if (!name) throw new AppError("BAD_JSON", ["name: say which image, here or in the query"]);
-      await images.remove(checked(request, body?.namespace), name);
+      await images.remove(checked(request, body.namespace), name);
       return reply.code(202).send();
     },
   });
@@ -41,13 +42,13 @@ export function imageRoutes(add: AddResource, { images, defaultNamespace, namesp
   add("/system/images/prune", {
     POST: async (request) => {
       const given = queryOf(request, "namespace");
-      return images.prune(given ? [checked(request, undefined)] : namespaces());
+      return images.prune(given ? [checked(request, undefined)] : namespaces.list());
     },
   });
 
   function checked(request: FastifyRequest, inBody: string | null | undefined): string {
     const namespace = namespaceOf(request, inBody, defaultNamespace);
-    if (!namespaces().includes(namespace)) throw new AppError("NAMESPACE_NOT_FOUND", [namespace]);
+    if (!namespaces.list().includes(namespace)) throw new AppError("NAMESPACE_NOT_FOUND", [namespace]);
     return namespace;
   }
 }
@@ -58,11 +59,6 @@ function toJson({ createdAt, usedAt, ...image }: ImageInfo) {
 
 function bodyOf(request: FastifyRequest): IncomingMessage | undefined {
   return request.body as IncomingMessage | undefined;
-}
-
-function queryOf(request: FastifyRequest, key: string): string | undefined {
-  const value = (request.query as Record<string, string | string[] | undefined>)[key];
-  return (Array.isArray(value) ? value.at(-1) : value) || undefined;
 }
 
 /** Aborts when the client is gone before it has its answer. */
@@ -99,7 +95,7 @@ async function readJson(request: FastifyRequest): Promise<unknown> {
   }
   if (size === 0) return undefined;
   try {
-    return JSON.parse(Buffer.concat(pieces).toString());
+    return parseJson(Buffer.concat(pieces));
   } catch (e) {
     throw new AppError("BAD_JSON", [messageOf(e)]);
   }

@@ -49,8 +49,31 @@ export interface ObservedReplica extends ReplicaIdentity {
 }
 
 export interface ReplicaExit extends ReplicaIdentity {
-  readonly exitCode: number;
+  /** Null when nobody saw it end. */
+  readonly exitCode: number | null;
   readonly outOfMemory: boolean;
+}
+
+/** What of a function's output is asked for. */
+export interface LogQuery extends FunctionId {
+  /** Of this replica only, by its `replicaId`. */
+  readonly instance: string | undefined;
+  /** No lines of before, ms since the epoch. */
+  readonly since: number;
+  /** At most so many of the lines that are there, the latest. */
+  readonly tail: number | undefined;
+  /** Goes on with what comes, of whichever replica, until it is aborted. */
+  readonly follow: boolean;
+}
+
+/** One line of output: standard output and standard error alike. */
+export interface LogLine extends FunctionId {
+  /** `replicaId` of who said it. */
+  readonly instance: string;
+  /** Ms since the epoch, with fractions. */
+  readonly time: number;
+  /** Without line end; bytes that are no UTF-8 are U+FFFD. */
+  readonly text: string;
 }
 
 /** What a replica has used, asleep or awake. */
@@ -127,6 +150,13 @@ export interface Backend {
   stats(): Promise<ReplicaStats[]>;
   /** The last `bytes` bytes of a replica's output, as text. */
   tail(replica: ReplicaIdentity, bytes: number): Promise<string>;
+  /**
+   * What the replicas of a function have said, those that are gone included, in the order of time. Lines that are
+   * longer than 64 KiB come in pieces. Ends quietly when `signal` aborts; read no faster than it is asked for.
+   */
+  logs(query: LogQuery, signal: AbortSignal): AsyncIterable<LogLine>;
+  /** Whether the function has run here, be it that it is deleted. Need not be known for ever. */
+  remembers(fn: FunctionId): Promise<boolean>;
   /** Frees whatever belongs to none of these replicas and functions: what a crash of napd left. */
   sweep(keep: {
     replicas: readonly ReplicaIdentity[];
@@ -135,4 +165,10 @@ export interface Backend {
   }): Promise<void>;
   /** Removes what a function leaves beside its replicas: its logs. Idempotent. */
   forget(fn: FunctionId): Promise<void>;
+  /** Makes room for a namespace's functions. Idempotent. Fails with NAMESPACE_TAKEN when the room is somebody else's. */
+  addNamespace(namespace: string): Promise<void>;
+  /** Removes a namespace that has no functions, and all that is kept for it: images, logs. Idempotent. */
+  removeNamespace(namespace: string): Promise<void>;
+  /** A secret has changed: every replica that was given it, also a frozen one, finds the new bytes when this resolves. */
+  refreshSecret(namespace: string, name: string): Promise<void>;
 }

@@ -24,10 +24,14 @@ export interface FunctionStatus {
   state: "Ready" | "Stopped" | "Deploying" | "Degraded" | "Failed";
   /** Why it is not simply ready. */
   reason?: string;
+  /** How often a replica of this version had to be started again since napd runs; absent when none had to. */
+  restarts?: number;
+  /** The last time, and why. */
+  lastFailure?: { at: string; reason: string; exitCode?: number };
 }
 
 /** Design §6. */
-export function statusOf({ row, available, calls, starting, reason }: Observed): FunctionStatus {
+export function statusOf({ row, available, calls, starting, reason, restarts, lastFailure }: Observed): FunctionStatus {
   return {
     ...row.version.spec,
     invocationCount: calls.ended,
@@ -36,6 +40,7 @@ export function statusOf({ row, available, calls, starting, reason }: Observed):
     createdAt: new Date(row.createdAt).toISOString(),
     state: stateOf(row.replicas, available, starting || row.previous !== null, reason),
     ...(reason !== null && { reason }),
+    ...(lastFailure && { restarts, lastFailure: { ...lastFailure, at: new Date(lastFailure.at).toISOString() } }),
   };
 }
 

@@ -3,15 +3,16 @@ import { join } from "node:path";
 import type { Clock } from "../base/clock.ts";
 import type { Logger } from "../base/log.ts";
 import type { ReplicaIdentity } from "../functions/backend.ts";
+import type { Logs } from "../logs/logs.ts";
 import type { Freezer } from "./cgroup.ts";
 import type { Containerd } from "./containerd/client.ts";
 import type { Images } from "./image/images.ts";
 import type { Cni } from "./net/cni.ts";
+import { type SecretCopies, secretsRoot } from "./secrets.ts";
 
 export interface HostSettings {
   /** Gone after a reboot, as the networks that it describes are. */
   readonly runDir: string;
-  readonly logsDir: string;
   /** Prefix of the names of network namespaces, so that several napd can share a machine. */
   readonly bridge: string;
   readonly cgroupParent: string;
@@ -32,20 +33,21 @@ export interface Host {
   readonly containerd: Containerd;
   readonly images: Images;
   readonly cni: Cni;
+  readonly logs: Logs;
   readonly freezer: Freezer;
   readonly clock: Clock;
   readonly log: Logger;
-  /** Bytes of a secret, undefined when there is none. */
-  readonly readSecret: (namespace: string, name: string) => Promise<Buffer | undefined>;
+  readonly secrets: SecretCopies;
   /** Namespaces that functions live in. */
   readonly namespaces: () => readonly string[];
 }
 
-/** Labels on our containers. */
+/** Labels on our containers, and on namespaces the name of the bridge of the napd that made them. */
 export const labels = {
   fn: "napd.function",
   generation: "napd.generation",
   number: "napd.replica",
+  owner: "napd.bridge",
 } as const;
 
 /** How everything of one replica is called on this machine. */
@@ -59,7 +61,6 @@ export interface Names {
   readonly host: string;
   readonly netns: string;
   readonly secretsDir: string;
-  readonly logFile: string;
 }
 
 export function namesOf(settings: HostSettings, r: ReplicaIdentity): Names {
@@ -71,8 +72,7 @@ export function namesOf(settings: HostSettings, r: ReplicaIdentity): Names {
     snapshot: `${snapshotPrefix}${container}`,
     host,
     netns: `${netnsPrefix(settings)}${host}`,
-    secretsDir: join(settings.runDir, "secrets", host),
-    logFile: join(logDir(settings, r), `${r.generation}.${r.number}.log`),
+    secretsDir: join(secretsRoot(settings.runDir), host),
   };
 }
 
@@ -80,11 +80,6 @@ export const snapshotPrefix = "napd/";
 
 export function netnsPrefix(settings: HostSettings): string {
   return `${settings.bridge}.`;
-}
-
-/** Logs of all replicas of a function. */
-export function logDir(settings: HostSettings, fn: { namespace: string; name: string }): string {
-  return join(settings.logsDir, fn.namespace, fn.name);
 }
 
 /**

@@ -20,6 +20,13 @@ const migrations = [
    ) STRICT;
    CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
    INSERT INTO counters VALUES ('generation', 0)`,
+  `CREATE TABLE namespaces (
+     name TEXT PRIMARY KEY,
+     labels TEXT NOT NULL,           -- JSON
+     annotations TEXT NOT NULL,      -- JSON
+     leaving INTEGER NOT NULL        -- 1: deleted, and not all of it is gone yet
+   ) STRICT;
+   INSERT INTO namespaces SELECT DISTINCT namespace, '{}', '{}', 0 FROM functions`,
 ];
 
 /** The version of the schema that this napd writes. */

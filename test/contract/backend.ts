@@ -7,13 +7,16 @@ import { Readable } from "node:stream";
 import { after, before, suite, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { isAppError } from "../../src/base/errors.ts";
-import type {
-  Address,
-  Backend,
-  ObservedReplica,
-  ReplicaExit,
-  ReplicaIdentity,
-  ReplicaSpec,
+import {
+  type Address,
+  type Backend,
+  type LogLine,
+  type LogQuery,
+  type ObservedReplica,
+  type ReplicaExit,
+  type ReplicaIdentity,
+  type ReplicaSpec,
+  replicaId,
 } from "../../src/functions/backend.ts";
 
 /** Who sits the exam, on a place of its own. */
@@ -22,8 +25,13 @@ export interface Candidate extends AsyncDisposable {
   /** What the backend takes for needed; empty at first, for the test to fill. */
   readonly used: { namespace: string; image: string; by: string | null }[];
   readonly namespace: string;
+  /** Values of secrets by name, for the exam to change. */
+  readonly secrets: Map<string, string>;
   readonly images: {
-    /** Answers `hello` on /, and its environment, a variable a line, on /cgi-bin/info. */
+    /**
+     * Answers `hello` on /, its environment, a variable a line, on /cgi-bin/info, and a secret's bytes on
+     * /cgi-bin/say?NAME.
+     */
     readonly web: string;
     /** Prints `first words` and `last words`, then exits with 7. */
     readonly exits: string;
@@ -353,6 +361,142 @@ export function backendContract(name: string, open: () => Promise<Candidate>): v
         await c.backend.forget(spec);
         await c.backend.forget(spec);
         assert.equal(await c.backend.tail(spec, 1000), "");
+      });
+    });
+
+    suite("logs", () => {
+      const all = { instance: undefined, since: 0, tail: undefined, follow: false };
+
+      async function read(query: Partial<LogQuery> & { name: string }): Promise<string[]> {
+        const lines: string[] = [];
+        const whole = { ...all, namespace: c.namespace, ...query };
+        for await (const line of c.backend.logs(whole, AbortSignal.timeout(patienceMs))) lines.push(line.text);
+        return lines;
+      }
+
+      /** Two replicas that have said their words and are gone. */
+      async function talkers(name: string): Promise<[ReplicaSpec, ReplicaSpec]> {
+        const one = fresh({ name, image: pins.exits });
+        const two = { ...fresh({ name, image: pins.exits }), number: 1 };
+        for (const spec of [one, two]) {
+          await c.backend.start(spec);
+          await until("it has ended", async () => (await find(spec))?.condition === "dead");
+          await c.backend.stop(spec, 0);
+        }
+        return [one, two];
+      }
+
+      test("of replicas that are gone are there, in the order of time, each line with what it is", async () => {
+        const before = Date.now() - 1000; // clocks of files are coarse
+        const [one, two] = await talkers("logs-order");
+        const lines: LogLine[] = [];
+        const query = { ...all, name: "logs-order", namespace: c.namespace };
+        for await (const line of c.backend.logs(query, AbortSignal.timeout(patienceMs))) lines.push(line);
+        assert.deepEqual(
+          lines.map(({ name, namespace, instance, text }) => ({ name, namespace, instance, text })),
+          [one, two].flatMap((spec) =>
+            ["first words", "last words"].map((text) => ({
+              ...{ name: "logs-order", namespace: c.namespace },
+              ...{ instance: replicaId(spec), text },
+            })),
+          ),
+        );
+        for (const [i, { time }] of lines.entries()) {
+          assert.ok(time >= (lines[i - 1]?.time ?? before), `line ${i} has time ${time}`);
+          assert.ok(time <= Date.now() + 1000, `line ${i} has time ${time}`);
+        }
+      });
+
+      test("can be asked for by replica, by number and by time", async () => {
+        const [one, two] = await talkers("logs-query");
+        const name = "logs-query";
+        const [first, last] = ["first words", "last words"];
+        assert.deepEqual(await read({ name, instance: replicaId(two) }), [first, last]);
+        assert.deepEqual(await read({ name, instance: "other.1.1" }), []);
+        assert.deepEqual(await read({ name, tail: 3 }), [last, first, last]);
+        assert.deepEqual(await read({ name, tail: 1, instance: replicaId(one) }), [last]);
+        assert.deepEqual(await read({ name, tail: 1000 }), [first, last, first, last]);
+        assert.deepEqual(await read({ name, since: Date.now() + 60_000 }), []);
+        assert.deepEqual(await read({ name: "never-was" }), []);
+      });
+
+      test("are followed over replicas and versions until nobody listens", async () => {
+        const name = "logs-follow";
+        const leave = new AbortController();
+        const lines: string[] = [];
+        const following = (async () => {
+          const query = { ...all, name, namespace: c.namespace, follow: true };
+          for await (const line of c.backend.logs(query, leave.signal)) lines.push(`${line.instance} ${line.text}`);
+        })();
+        const specs = await talkers(name);
+        const expected = specs.flatMap((s) => [`${replicaId(s)} first words`, `${replicaId(s)} last words`]);
+        await until("all has been told", () => lines.length >= expected.length);
+        assert.deepEqual(lines, expected);
+        leave.abort();
+        await following;
+      });
+
+      test("go when the function is forgotten, but not that it was", async () => {
+        await talkers("logs-forget");
+        const id = { name: "logs-forget", namespace: c.namespace };
+        assert.equal(await c.backend.remembers(id), true);
+        await c.backend.forget(id);
+        await c.backend.forget(id);
+        assert.deepEqual(await read({ name: id.name }), []);
+        assert.equal(await c.backend.remembers(id), true);
+        assert.equal(await c.backend.remembers({ ...id, name: "never-was" }), false);
+      });
+    });
+
+    suite("a secret that has changed", () => {
+      test("shows its new bytes in every replica that was given it, and nothing else has changed", async () => {
+        c.secrets.set("key", "old").set("other", "old");
+        const spec = fresh({ secrets: ["key", "other"] });
+        await using one = await started(spec);
+        await using two = await started({ ...spec, number: 1 });
+        await using without = await started(fresh());
+        for (const { address } of [one, two, without]) await answers(address);
+        assert.equal(await get(one.address, "/cgi-bin/say?key"), "old");
+        c.secrets.set("key", "new").set("other", "new");
+        await c.backend.refreshSecret(c.namespace, "key");
+        for (const { address } of [one, two]) {
+          assert.equal(await get(address, "/cgi-bin/say?key"), "new");
+          assert.equal(await get(address, "/cgi-bin/say?other"), "old");
+        }
+        assert.equal(await get(without.address, "/cgi-bin/say?key"), "");
+      });
+
+      test("shows them in a frozen replica when it wakes", async () => {
+        c.secrets.set("key", "old");
+        const spec = fresh({ secrets: ["key"] });
+        await using replica = await started(spec);
+        await answers(replica.address);
+        await c.backend.freeze(spec);
+        c.secrets.set("key", "new");
+        await c.backend.refreshSecret(c.namespace, "key");
+        await c.backend.thaw(spec);
+        assert.equal(await get(replica.address, "/cgi-bin/say?key"), "new");
+      });
+
+      test("and that is deleted, or that nobody has, is left alone", async () => {
+        c.secrets.set("key", "old");
+        await using replica = await started(fresh({ secrets: ["key"] }));
+        await answers(replica.address);
+        c.secrets.delete("key");
+        await c.backend.refreshSecret(c.namespace, "key");
+        await c.backend.refreshSecret(c.namespace, "unheard-of");
+        assert.equal(await get(replica.address, "/cgi-bin/say?key"), "old");
+      });
+    });
+
+    suite("a namespace", () => {
+      test("is added and removed, each also twice", async () => {
+        await c.backend.addNamespace(`${c.namespace}-2`);
+        await c.backend.addNamespace(`${c.namespace}-2`);
+        await c.backend.removeNamespace(`${c.namespace}-2`);
+        await c.backend.removeNamespace(`${c.namespace}-2`);
+        await c.backend.addNamespace(`${c.namespace}-2`);
+        await c.backend.removeNamespace(`${c.namespace}-2`);
       });
     });
 

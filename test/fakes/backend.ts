@@ -14,6 +14,8 @@ import {
   type Backend,
   type BackendImages,
   type ImageInfo,
+  type LogLine,
+  type LogQuery,
   type ObservedReplica,
   type PullPolicy,
   type ReplicaExit,
@@ -26,8 +28,13 @@ import { freePort } from "../support/free-port.ts";
 
 /** What runs in the replicas of an image. */
 export interface Program {
-  /** Answers requests; without it the image's name is the answer. */
-  readonly answer?: (req: IncomingMessage, res: ServerResponse, spec: ReplicaSpec) => void;
+  /** Answers requests; without it the image's name is the answer. `secrets`: what it would find in its files. */
+  readonly answer?: (
+    req: IncomingMessage,
+    res: ServerResponse,
+    spec: ReplicaSpec,
+    secrets: ReadonlyMap<string, string>,
+  ) => void;
   /** What it prints when it starts. */
   readonly says?: string;
   /** It cannot be started, for this reason. */
@@ -38,12 +45,15 @@ export interface Program {
   readonly listens?: Promise<void>;
 }
 
-type Operation = "prepare" | "start" | "stop" | "freeze" | "thaw" | "list";
+type Operation =
+  | ("prepare" | "start" | "stop" | "freeze" | "thaw" | "list")
+  | ("addNamespace" | "removeNamespace" | "refreshSecret");
 
 const keyOfReplica = (r: ReplicaIdentity) => `${r.namespace}/${replicaId(r)}`;
 
 class FakeReplica {
   readonly spec: ReplicaSpec;
+  readonly secrets = new Map<string, string>();
   condition: ObservedReplica["condition"] = "running";
   readonly #server: Server;
   /** Each answer takes a millisecond of CPU. */
@@ -54,13 +64,13 @@ class FakeReplica {
   constructor(spec: ReplicaSpec, program: Program) {
     this.spec = spec;
     const reply = program.answer ?? ((_, res) => void res.end(spec.image.split("@")[0]));
-    const answer = (...[req, res]: Parameters<typeof reply>) => {
+    const answer = (...given: Parameters<typeof reply>) => {
       this.cpuNanoseconds += 1e6;
-      reply(req, res, spec);
+      reply(...given);
     };
     this.#server = createServer((req, res) => {
-      if (this.condition === "frozen") this.#held.push(() => answer(req, res, spec));
-      else answer(req, res, spec);
+      if (this.condition === "frozen") this.#held.push(() => answer(req, res, spec, this.secrets));
+      else answer(req, res, spec, this.secrets);
     });
   }
 
@@ -102,6 +112,10 @@ export class FakeBackend implements Backend, AsyncDisposable {
   readonly journal: string[] = [];
   /** Prepared images that nobody has released. */
   readonly pins = new Set<string>();
+  /** Values of secrets by name, in any namespace; who starts without one that is not here finds none. */
+  readonly secrets = new Map<string, string>();
+  /** Namespaces that were added and not removed. */
+  readonly namespaces = new Set<string>();
   /** While it is set, starts wait for it before they do anything. */
   gate: Promise<void> | null = null;
   readonly #programs = new Map<string, Program>();
@@ -112,7 +126,9 @@ export class FakeBackend implements Backend, AsyncDisposable {
   readonly #replicas = new Map<string, FakeReplica>();
   readonly #stopping = new Map<string, Promise<void>>();
   /** Output of replicas, which outlives them, by function. */
-  readonly #logs = new Map<string, Map<string, string>>();
+  readonly #logs = new Map<string, LogLine[]>();
+  /** Who follows logs. */
+  readonly #readers = new Set<() => void>();
   readonly #watchers = new Set<{ onExit: (exit: ReplicaExit) => void; onGap: () => void }>();
   readonly #armed: { operation: Operation; error: Error }[] = [];
 
@@ -162,7 +178,7 @@ export class FakeBackend implements Backend, AsyncDisposable {
       ...[...this.#replicas.keys()].map((key) => `replica ${key}`),
       ...[...this.pins].map((pin) => `image ${pin}`),
     ]
-      .concat([...this.#logs.keys()].map((key) => `log ${key}`))
+      .concat([...this.#logs].filter(([, lines]) => lines.length > 0).map(([key]) => `log ${key}`))
       .sort();
   }
 
@@ -239,6 +255,7 @@ export class FakeBackend implements Backend, AsyncDisposable {
     if (signal?.aborted) await replica.close(0);
     signal?.throwIfAborted();
     this.#replicas.set(key, replica);
+    for (const name of spec.secrets) if (this.secrets.has(name)) replica.secrets.set(name, this.secrets.get(name)!);
     this.#log(spec, program.says ?? "");
     if (program.exitsWith !== undefined) setImmediate(() => void this.crash(spec, program.exitsWith));
     void program.listens?.then(() => (replica.condition === "dead" ? undefined : replica.listen()));
@@ -299,7 +316,8 @@ export class FakeBackend implements Backend, AsyncDisposable {
   }
 
   async tail(replica: ReplicaIdentity, bytes: number): Promise<string> {
-    const text = this.#logs.get(keyOf(replica))?.get(replicaId(replica)) ?? "";
+    const own = (this.#logs.get(keyOf(replica)) ?? []).filter((l) => l.instance === replicaId(replica));
+    const text = own.map((l) => `${l.text}\n`).join("");
     return (text.length <= bytes ? text : text.slice(text.indexOf("\n", text.length - bytes) + 1)).trim();
   }
 
@@ -310,12 +328,57 @@ export class FakeBackend implements Backend, AsyncDisposable {
     const pins = new Set(keep.images.map((i) => i.image));
     for (const pin of this.pins) if (!pins.has(pin)) this.pins.delete(pin);
     const functions = new Set(keep.functions.map(keyOf));
-    for (const key of this.#logs.keys()) if (!functions.has(key)) this.#logs.delete(key);
+    for (const key of this.#logs.keys()) if (!functions.has(key)) this.#logs.set(key, []);
   }
 
   async forget(fn: FunctionId): Promise<void> {
     this.journal.push(`forget ${keyOf(fn)}`);
-    this.#logs.delete(keyOf(fn));
+    if (this.#logs.has(keyOf(fn))) this.#logs.set(keyOf(fn), []);
+  }
+
+  async *logs(query: LogQuery, signal: AbortSignal): AsyncGenerator<LogLine, void> {
+    const lines = () =>
+      (this.#logs.get(keyOf(query)) ?? []).filter(
+        (l) => l.time >= query.since && (query.instance ?? l.instance) === l.instance,
+      );
+    const told = new Set<LogLine>();
+    for (const line of lines().slice(0, -(query.tail ?? Number.POSITIVE_INFINITY))) told.add(line);
+    do {
+      let changed = () => {};
+      const change = new Promise<void>((resolve) => {
+        changed = resolve;
+      });
+      this.#readers.add(changed);
+      signal.addEventListener("abort", changed);
+      for (const line of lines()) {
+        if (signal.aborted) return;
+        if (!told.has(line)) yield line;
+        told.add(line);
+      }
+      if (query.follow && !signal.aborted) await change;
+      this.#readers.delete(changed);
+    } while (query.follow && !signal.aborted);
+  }
+
+  async remembers(fn: FunctionId): Promise<boolean> {
+    return this.#logs.has(keyOf(fn));
+  }
+
+  async addNamespace(namespace: string): Promise<void> {
+    await this.#begin("addNamespace", namespace);
+    this.namespaces.add(namespace);
+  }
+
+  async removeNamespace(namespace: string): Promise<void> {
+    await this.#begin("removeNamespace", namespace);
+    this.namespaces.delete(namespace);
+  }
+
+  async refreshSecret(namespace: string, name: string): Promise<void> {
+    await this.#begin("refreshSecret", `${namespace}/${name}`);
+    const value = this.secrets.get(name);
+    for (const { spec, secrets } of this.#replicas.values())
+      if (spec.namespace === namespace && secrets.has(name) && value !== undefined) secrets.set(name, value);
   }
 
   async #begin(operation: Operation, subject = ""): Promise<void> {
@@ -336,9 +399,16 @@ export class FakeBackend implements Backend, AsyncDisposable {
       watcher.onExit({ name, namespace, generation, number, exitCode, outOfMemory });
   }
 
-  #log(replica: ReplicaIdentity, text: string): void {
-    const logs = this.#logs.get(keyOf(replica)) ?? new Map<string, string>();
-    this.#logs.set(keyOf(replica), logs.set(replicaId(replica), text));
+  #log(replica: ReplicaIdentity, output: string): void {
+    const { name, namespace } = replica;
+    const instance = replicaId(replica);
+    const lines = output.split("\n").filter((text, i, all) => text !== "" || i < all.length - 1);
+    const logs = this.#logs.get(keyOf(replica)) ?? [];
+    this.#logs.set(keyOf(replica), [
+      ...logs,
+      ...lines.map((text) => ({ name, namespace, instance, time: Date.now(), text })),
+    ]);
+    for (const changed of this.#readers) changed();
   }
 }
 

@@ -7,6 +7,7 @@ import { openLog } from "../../src/base/log.ts";
 import { Functions } from "../../src/functions/functions.ts";
 import { ImagesInUse } from "../../src/functions/images-in-use.ts";
 import type { Version } from "../../src/functions/managed.ts";
+import { Namespaces } from "../../src/functions/namespaces.ts";
 import { Rollout } from "../../src/functions/rollout.ts";
 import { type FunctionSpec, parseDeployment } from "../../src/functions/spec.ts";
 import type { FunctionStatus } from "../../src/functions/status.ts";
@@ -14,6 +15,8 @@ import type { Table } from "../../src/functions/table.ts";
 import { functionRoute } from "../../src/gateway/route.ts";
 import { openInvoke } from "../../src/invoke/invoke.ts";
 import { FunctionStore } from "../../src/store/functions.ts";
+import { NamespaceStore } from "../../src/store/namespaces.ts";
+import { SecretStore } from "../../src/store/secrets.ts";
 import { openState } from "../../src/store/state.ts";
 import { tmpDir } from "../support/tmp.ts";
 import { FakeBackend } from "./backend.ts";
@@ -24,6 +27,7 @@ export interface PlatformOptions {
   readyTimeoutMs?: number;
   graceMs?: number;
   timeoutMs?: number;
+  startsAtOnce?: number;
   clock?: Clock;
 }
 
@@ -32,8 +36,8 @@ export interface Platform extends AsyncDisposable {
   readonly backend: FakeBackend;
   readonly store: FunctionStore<Version>;
   readonly table: Table;
-  /** Names of secrets that exist. */
-  readonly secrets: Set<string>;
+  readonly secrets: SecretStore;
+  readonly namespaces: NamespaceStore;
   readonly url: string;
   functions(): Functions;
   rollout(): Rollout;
@@ -54,11 +58,14 @@ export async function openPlatform(options: PlatformOptions = {}): Promise<Platf
   const { path } = up.use(await tmpDir());
   const db = openState(path);
   up.defer(() => db.close());
+  db.exec("PRAGMA synchronous = OFF"); // no test here cuts the power
   const store = new FunctionStore<Version>(db);
   const images = new ImagesInUse(() => store.list());
   const backend = up.use(new FakeBackend());
   const table: Table = new Map();
-  const secrets = new Set<string>();
+  const secrets = new SecretStore(`${path}/secrets`);
+  const namespaces = new NamespaceStore(db);
+  Namespaces.ensureDefault(namespaces, namespace);
   const clock = options.clock ?? systemClock;
   const defaults = { timeoutMs: options.timeoutMs ?? 20_000, pullPolicy: "Always" as const };
 
@@ -71,6 +78,7 @@ export async function openPlatform(options: PlatformOptions = {}): Promise<Platf
       defaults,
       readyTimeoutMs: options.readyTimeoutMs ?? 5000,
       graceMs: options.graceMs ?? 5000,
+      startsAtOnce: options.startsAtOnce ?? 100,
       clock,
       log: openLog("silent"),
     });
@@ -82,8 +90,8 @@ export async function openPlatform(options: PlatformOptions = {}): Promise<Platf
       rollout,
       defaults,
       deployWaitMs: 10_000,
-      namespaces: () => [namespace],
-      hasSecret: async (_, name) => secrets.has(name),
+      namespaces: () => namespaces.names(),
+      hasSecret: async (ns, name) => (await secrets.read(ns, name)) !== undefined,
       clock,
     });
   let rollout = makeRollout();
@@ -112,6 +120,7 @@ export async function openPlatform(options: PlatformOptions = {}): Promise<Platf
     store,
     table,
     secrets,
+    namespaces,
     url,
     functions: () => functions,
     rollout: () => rollout,

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { suite, test } from "node:test";
+import { probesOf } from "../../../src/functions/probes.ts";
 import { Entry, type Table } from "../../../src/functions/table.ts";
 import { functionRoute, hostRoute } from "../../../src/gateway/route.ts";
 
@@ -55,7 +56,7 @@ suite("a host", () => {
     maxReplicas: 1,
     timeoutMs: 1,
     timeoutSource: "",
-    readyPath: null,
+    probes: probesOf({}),
     pullPolicy: "Never",
     watchdog: "auto",
   } as const;

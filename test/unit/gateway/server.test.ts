@@ -3,6 +3,7 @@ import { once } from "node:events";
 import { type IncomingMessage, request, type ServerResponse } from "node:http";
 import { suite, test } from "node:test";
 import { isAppError } from "../../../src/base/errors.ts";
+import { probesOf } from "../../../src/functions/probes.ts";
 import { Entry, type Table } from "../../../src/functions/table.ts";
 import { openGateway } from "../../../src/gateway/server.ts";
 
@@ -57,7 +58,7 @@ suite("the gateway", () => {
     maxReplicas: 1,
     timeoutMs: 1,
     timeoutSource: "",
-    readyPath: null,
+    probes: probesOf({}),
     pullPolicy: "Never",
     watchdog: "auto",
   } as const;
