@@ -111,6 +111,25 @@ const settings = {
       60_000,
       "How long a call may take, including the wake-up, unless annotation napd.timeout says otherwise.",
     ),
+    tunnel_idle: duration(
+      3_600_000,
+      "How long a WebSocket or another upgraded connection may be silent in both directions before it is closed.",
+    ),
+    max_body: bytes(0, "Largest body of a call, 0: no limit; annotation napd.max-body overrides it for one function."),
+  },
+  calls: {
+    max_inflight: integer(
+      0,
+      0,
+      999_999,
+      "Calls of one function that run at a time, over all its replicas; 0: no limit. Annotation napd.max-inflight overrides it.",
+    ),
+    queue: integer(
+      100,
+      0,
+      999_999,
+      "Calls beyond that limit that wait for their turn; further ones are answered 429. Annotation napd.queue overrides it.",
+    ),
   },
   api: {
     upsert: flag(

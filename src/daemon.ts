@@ -7,7 +7,7 @@ import { AppError } from "./base/errors.ts";
 import type { Logger } from "./base/log.ts";
 import { hostAddress, parseSubnet } from "./base/subnet.ts";
 import type { Config } from "./config.ts";
-import type { Backend } from "./functions/backend.ts";
+import type { Backend, ReplicaIdentity } from "./functions/backend.ts";
 import { durationBounds } from "./functions/call-stats.ts";
 import { Functions } from "./functions/functions.ts";
 import { ImagesInUse, type UsedImage } from "./functions/images-in-use.ts";
@@ -24,7 +24,7 @@ import { type Containerd, openContainerd } from "./host/containerd/client.ts";
 import { Disk } from "./host/image/disk.ts";
 import { Images } from "./host/image/images.ts";
 import type { KeeperOptions } from "./host/image/keeper.ts";
-import { namespaceLabels } from "./host/namespaces.ts";
+import { ensureNamespaces } from "./host/namespaces.ts";
 import { ensureBridge, teardownBridge, uplinkMtu } from "./host/net/bridge.ts";
 import { Cni } from "./host/net/cni.ts";
 import { startDns } from "./host/net/dns.ts";
@@ -89,7 +89,15 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
     }),
   );
 
-  const defaults = { timeoutMs: config.gateway.upstream_timeout, pullPolicy: config.images.pull_policy };
+  const defaults = {
+    timeoutMs: config.gateway.upstream_timeout,
+    pullPolicy: config.images.pull_policy,
+    limits: {
+      maxInFlight: config.calls.max_inflight,
+      queue: config.calls.queue,
+      maxBodyBytes: config.gateway.max_body,
+    },
+  };
   const { ready_timeout: readyTimeoutMs, grace: graceMs, deploy_wait: deployWaitMs, on_stop } = config.functions;
   const rollout = new Rollout({
     ...{ store, images, backend, table, defaults, readyTimeoutMs, graceMs },
@@ -112,7 +120,8 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
   await namespaces.open();
   const overwrite = config.api.secret_overwrite;
   const secrets = new Secrets({ store: secretStore, namespaces, backend, overwrite });
-  const invoke = openInvoke({ table, defaultNamespace, thaw: (replica) => backend.thaw(replica) });
+  const thaw = (replica: ReplicaIdentity) => backend.thaw(replica);
+  const calls = openInvoke({ table, defaultNamespace, thaw, tunnelIdleMs: config.gateway.tunnel_idle });
   const usage = up.use(new Usage({ backend, table, clock, log }));
   const { registry, countRequest } = openMetrics({
     functions: () => functions.samples(),
@@ -130,7 +139,7 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
     providerName: config.api.provider_name,
     functionLabel: config.api.function_label,
   });
-  gateway.serve({ invoke, admin });
+  gateway.serve({ ...calls, admin });
   up.defer(() => gateway.drain(drainMs));
   up.defer(() => rollout.endDeploys());
   up.defer(() => stopping.abort(new AppError("SHUTTING_DOWN", [])));
@@ -159,7 +168,7 @@ export async function openHost(config: Config, needs: HostNeeds): Promise<{ back
   const containerd = up.use(
     await openContainerd({ socket: config.containerd.socket, snapshotter: config.containerd.snapshotter }),
   );
-  for (const namespace of namespaces()) await containerd.namespaces.ensure(namespace, namespaceLabels(network.bridge));
+  await ensureNamespaces(containerd, network.bridge, namespaces());
   if (removes) up.defer(() => removeParentGroups(config.cgroup.parent));
 
   const mtu = await uplinkMtu();

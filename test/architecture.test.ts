@@ -14,14 +14,16 @@ const rooms: readonly (readonly [room: string, mayImport: readonly string[] | "e
   ["config.ts", ["base"]],
   ["release.ts", ["base"]],
   ["cli", ["base"]],
-  ["watchdog", ["base"]],
+  ["watchdog", ["http1", "base"]],
   ["gateway", ["invoke", "functions", "base"]],
   ["admin", ["functions", "store", "logs", "metrics", "base"]],
   ["trigger", ["base"]],
   ["queue", ["base"]],
   ["scale", ["functions", "base"]],
-  ["invoke", ["functions", "metrics", "base"]],
-  ["functions", ["store", "base"]],
+  ["invoke", ["functions", "upstream", "http1", "metrics", "base"]],
+  ["functions", ["store", "upstream", "base"]],
+  // connections to replicas; what it parses by, the watchdog parses by too
+  ["upstream", ["http1"]],
   // logs: a replica's log file is one of the things that it holds, from its start to its removal
   ["host", ["host/image", "host/containerd", "host/oci", "host/net", "host/exec.ts", "logs", "base"]],
   ["host/image", ["host/containerd", "host/exec.ts", "base"]],
@@ -32,6 +34,8 @@ const rooms: readonly (readonly [room: string, mayImport: readonly string[] | "e
   ["store", ["base"]],
   ["logs", ["base"]],
   ["metrics", ["base"]],
+  // the grammar of HTTP/1.1, without any IO
+  ["http1", []],
   ["base", []],
 ];
 

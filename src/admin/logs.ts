@@ -23,7 +23,9 @@ export function logRoutes(add: AddResource, { functions, defaultNamespace, clock
       reply.hijack();
       const { raw: response } = reply;
       response.once("close", () => left.abort(new Error("the client has left")));
-      response.writeHead(200, { "Content-Type": "application/x-ndjson" });
+      // nobody asks again where a follower listened: a connection kept for that would only delay napd's stop
+      const connection = query.follow ? { Connection: "close" } : {};
+      response.writeHead(200, { "Content-Type": "application/x-ndjson", ...connection });
       response.flushHeaders();
       try {
         await send(lines, response, signal);

@@ -166,10 +166,21 @@ const catalogue = {
       `replica ${id} did not get ready within ${ms / 1000} s (${what}); the program must listen on port 8080, and setting functions.ready_timeout gives it longer`,
   },
   FUNCTION_UNAVAILABLE: { status: 503, say: (name: string, why: string) => `function ${name} cannot answer: ${why}` },
+  CALL_TOO_LARGE: {
+    status: 413,
+    say: (name: string, limit: number) =>
+      `the request body is larger than the ${limit} bytes that function ${name} takes; annotation napd.max-body or setting gateway.max_body raises the limit`,
+  },
+  CALLS_LIMITED: {
+    status: 429,
+    say: (name: string, running: number, waiting: number) =>
+      `function ${name} has ${running} calls under way and ${waiting} waiting, and takes no more; try again later, or raise annotation napd.max-inflight or napd.queue`,
+  },
   UPSTREAM_FAILED: { status: 502, say: (name: string, why: string) => `function ${name} did not answer: ${why}` },
   UPSTREAM_TIMEOUT: {
     status: 504,
-    say: (name: string, s: number, setting: string) => `function ${name} did not answer within ${s} s (${setting})`,
+    say: (name: string, s: number, setting: string, when: string) =>
+      `function ${name} did not answer within ${s} s (${setting})${when && `: ${when}`}`,
   },
 
   // --- this machine --------------------------------------------------------------------------------------------

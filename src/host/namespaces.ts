@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import { AppError, messageOf } from "../base/errors.ts";
 import { removeParentGroups } from "./cgroup.ts";
+import type { Containerd } from "./containerd/client.ts";
 import { type Host, labels } from "./context.ts";
 import { identityOf } from "./observe.ts";
 import { removeReplica } from "./remove.ts";
@@ -10,8 +11,19 @@ import { endGhosts, removeSnapshots } from "./sweep.ts";
  * Labels of containerd's namespaces for functions: faasd's, which other tools look for, and ours, which says by the
  * bridge's name which napd may take it away again.
  */
-export function namespaceLabels(bridge: string): Record<string, string> {
+function namespaceLabels(bridge: string): Record<string, string> {
   return { openfaas: "true", [labels.owner]: bridge };
+}
+
+/** Makes those that are not there, and marks all as ours: they are the namespaces of our state. */
+export async function ensureNamespaces(
+  containerd: Containerd,
+  bridge: string,
+  names: readonly string[],
+): Promise<void> {
+  const marked = (await containerd.namespaces.list()).filter((n) => n.labels[labels.owner] === bridge);
+  const known = new Set(marked.map((n) => n.name));
+  for (const name of names) if (!known.has(name)) await containerd.namespaces.ensure(name, namespaceLabels(bridge));
 }
 
 /** Idempotent. Fails with NAMESPACE_TAKEN when somebody else made it: deleting it later would delete what is theirs. */

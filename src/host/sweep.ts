@@ -1,5 +1,6 @@
 import { readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
+import { mapBounded } from "../base/bounded.ts";
 import { messageOf, systemCode } from "../base/errors.ts";
 import type { FunctionId } from "../base/names.ts";
 import type { ReplicaIdentity } from "../functions/backend.ts";
@@ -17,12 +18,13 @@ export interface Keep {
 
 /**
  * Frees what belongs to nobody: processes without a container record, snapshots, leases, half-written content, pinned
- * images, network namespaces, addresses, copies of secrets (those that are kept are brought up to date), logs. What a crash can leave, by the steps of
- * contracts/containerd.md §5. Only while nothing is being started or pulled.
+ * images, network namespaces, addresses, copies of secrets, logs; and brings copies of secrets that are kept up to
+ * date. What a crash can leave, by the steps of contracts/containerd.md §5. Only while nothing is being started or
+ * pulled.
  */
 export async function sweepHost(host: Host, keep: Keep): Promise<void> {
   const kept = keep.replicas.map((r) => namesOf(host.settings, r));
-  for (const namespace of host.namespaces()) {
+  await mapBounded(host.namespaces(), 4, async (namespace) => {
     await endGhosts(host, namespace);
     await removeSnapshots(
       host,
@@ -37,7 +39,7 @@ export async function sweepHost(host: Host, keep: Keep): Promise<void> {
     await host.images.sweep(namespace);
     for (const lease of await host.containerd.leases.listOurs(namespace))
       await host.containerd.leases.delete(namespace, lease);
-  }
+  });
   await host.cni.sweep(new Set(kept.map((n) => n.host)));
   const netnsKept = new Set(kept.map((n) => n.netns));
   for (const name of await netns.list(netnsPrefix(host.settings))) if (!netnsKept.has(name)) await netns.remove(name);
@@ -50,8 +52,10 @@ export async function sweepHost(host: Host, keep: Keep): Promise<void> {
 /** A task whose container record went first answers to nothing until it has a record again (§2.1). */
 export async function endGhosts(host: Host, namespace: string): Promise<void> {
   const { tasks, containers, snapshots } = host.containerd;
-  for (const { id } of await tasks.list({ namespace })) {
-    if (await containers.get(id, { namespace })) continue;
+  const running = await tasks.list({ namespace }); // before the records: what is made between has a record
+  const recorded = await containers.ids({ namespace });
+  for (const { id } of running) {
+    if (recorded.has(id)) continue;
     const spec = jsonAny("types.containerd.io/opencontainers/runtime-spec/1/Spec", {});
     const runtime = { name: "io.containerd.runc.v2" };
     await containers.create(

@@ -14,7 +14,7 @@ import { openContainerd } from "../../src/host/containerd/client.ts";
 import { labels, namesOf } from "../../src/host/context.ts";
 import { run } from "../../src/host/exec.ts";
 import { Disk } from "../../src/host/image/disk.ts";
-import { namespaceLabels } from "../../src/host/namespaces.ts";
+import { ensureNamespaces } from "../../src/host/namespaces.ts";
 import { ensureBridge, teardownBridge, uplinkMtu } from "../../src/host/net/bridge.ts";
 import { Cni } from "../../src/host/net/cni.ts";
 import { ensureFirewall, teardownFirewall } from "../../src/host/net/firewall.ts";
@@ -60,7 +60,7 @@ async function openCandidate(): Promise<Candidate> {
   const log = openLog("silent");
 
   const containerd = up.use(await openContainerd({ socket: own.socket, snapshotter: config.containerd.snapshotter }));
-  await containerd.namespaces.ensure(namespace, namespaceLabels(id));
+  await ensureNamespaces(containerd, id, [namespace]);
   const mtu = await uplinkMtu();
   up.defer(() => teardownBridge(id));
   await ensureBridge({ name: id, subnet: cidr, mtu });

@@ -6,7 +6,7 @@ import assert from "node:assert/strict";
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import { once } from "node:events";
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { type IncomingMessage, type RequestOptions, request } from "node:http";
 import { connect, createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
@@ -407,6 +407,22 @@ for (const runtime of Object.keys(runtimes)) {
       const answer = await buffer(socket);
       assert.equal(answer.length - answer.indexOf("\r\n\r\n") - 4, 20_000_000);
       socket.destroy();
+    });
+
+    test("a client that leaves is noticed although nobody reads its body", async () => {
+      const folder = newFolder();
+      writeFileSync(join(folder, "large"), "");
+      truncateSync(join(folder, "large"), 100_000_000);
+      await using w = await new Running(runtime, { mode: "static", static_path: folder }, [], folder).listening();
+      const descriptors = (): number => readdirSync(`/proc/${w.process.pid}/fd`).length;
+      const before = descriptors();
+      for (let i = 0; i < 20; i++) {
+        const socket = connect(w.port, "127.0.0.1").on("error", () => {});
+        socket.write(`POST /large HTTP/1.1\r\nHost: h\r\nContent-Length: 300000\r\n\r\n${"x".repeat(300_000)}`);
+        await once(socket, "data");
+        socket.destroy();
+      }
+      await until(() => descriptors() <= before, `${before} descriptors again`);
     });
 
     test("a request in absolute form finds the watchdog's own routes", async () => {

@@ -1,9 +1,17 @@
+import { type BodyDecoder, BodyError, decoderFor } from "../../http1/body.ts";
+import {
+  CHUNKED,
+  HeadError,
+  hasBareLineFeed,
+  MAX_HEAD,
+  parseRequest,
+  type RequestHead,
+  UNTIL_CLOSE,
+} from "../../http1/head.ts";
 import type { Wire, WireListener } from "../wire/wire.ts";
-import { type BodyDecoder, BodyError, decoderFor } from "./body.ts";
 import { dateLine } from "./date.ts";
 import { Deadline } from "./deadline.ts";
 import type { Exchange, Handler, Limits, Serve } from "./exchange.ts";
-import { CHUNKED, HeadError, hasBareLineFeed, MAX_HEAD, parseRequest, type RequestHead, UNTIL_CLOSE } from "./head.ts";
 import { reasonPhrase } from "./status.ts";
 import type { TunnelEnd } from "./tunnel.ts";
 import { Writer } from "./writer.ts";
@@ -169,10 +177,16 @@ export class ServerConnection implements Exchange, WireListener {
   #bodyDone(): void {
     this.#decoder = null;
     if (this.#responding) {
-      this.#deadline.set(Math.max(1, this.startedAt + this.#limits.writeTimeoutMs - performance.now()));
-      if (this.#limits.writeTimeoutMs <= 0) this.#deadline.clear();
+      this.#limitAnswer();
       this.#handler?.bodyEnd();
     } else this.#becomeIdle();
+  }
+
+  /** From here on it is the answer that must come in time. */
+  #limitAnswer(): void {
+    const { writeTimeoutMs } = this.#limits;
+    if (writeTimeoutMs <= 0) this.#deadline.clear();
+    else this.#deadline.set(Math.max(1, this.startedAt + writeTimeoutMs - performance.now()));
   }
 
   readBody(): void {
@@ -249,6 +263,7 @@ export class ServerConnection implements Exchange, WireListener {
   head(status: number, fields: string, length: number | null): void {
     this.headSent = true;
     this.status = status;
+    if (this.#decoder && !this.#delivering) this.#limitAnswer(); // nobody waits for the body
     if (length === CHUNKED && this.request.minor === 0) length = UNTIL_CLOSE;
     this.#endsByClose = length === UNTIL_CLOSE;
     this.#chunked = length === CHUNKED && this.request.method !== "HEAD";
@@ -377,7 +392,7 @@ export class ServerConnection implements Exchange, WireListener {
       if (!this.#decoder && this.#pending && this.#pending.length > 0)
         this.#reject(new HeadError(400, "400 Bad Request"));
       else this.#wire.destroy();
-    } else if (this.#decoder && !this.#decoder.done) {
+    } else if (this.#decoder && !this.#decoder.done && (this.#delivering || !this.headSent)) {
       this.#deadline.set(this.#limits.writeTimeoutMs);
       this.#bodyFailed(`read tcp ${this.route}: i/o timeout`);
     } else this.destroy(); // write_timeout; "close" tells the handler

@@ -40,7 +40,7 @@ class BunWire implements Wire {
 
   #sendCopy(parts: readonly (string | Buffer)[], size: number): boolean {
     copyTo(scratch, parts);
-    const sent = Math.max(0, this.#socket!.write(scratch, 0, size));
+    const sent = this.#write(scratch, size);
     if (sent === size) return true;
     this.#keep(Buffer.from(scratch.subarray(sent, size)));
     return false;
@@ -49,10 +49,21 @@ class BunWire implements Wire {
   #sendEach(parts: readonly (string | Buffer)[]): boolean {
     for (const part of parts) {
       const bytes = typeof part === "string" ? Buffer.from(part, "latin1") : part;
-      const sent = this.unsent > 0 ? 0 : Math.max(0, this.#socket!.write(bytes));
+      const sent = this.unsent > 0 ? 0 : this.#write(bytes, bytes.length);
       if (sent < bytes.length) this.#keep(bytes.subarray(sent));
     }
     return this.unsent === 0;
+  }
+
+  /**
+   * How many of the first `size` bytes are off our hands. A broken connection takes them all: when reading is paused,
+   * Bun tells nobody that the other side has gone, and this is where it shows.
+   */
+  #write(bytes: Buffer, size: number): number {
+    const sent = this.#socket!.write(bytes, 0, size);
+    if (sent >= 0) return sent;
+    this.destroy();
+    return size;
   }
 
   #keep(bytes: Buffer): void {
@@ -117,9 +128,9 @@ class BunWire implements Wire {
   /** Bun also says this when nothing waits. */
   drained(): void {
     if (this.destroyed || this.unsent === 0) return;
-    while (this.#waiting.length > 0) {
+    while (this.#waiting.length > 0 && !this.destroyed) {
       const bytes = this.#waiting[0]!;
-      const sent = Math.max(0, this.#socket!.write(bytes));
+      const sent = this.#write(bytes, bytes.length);
       this.unsent -= sent;
       if (sent < bytes.length) {
         this.#waiting[0] = bytes.subarray(sent);
@@ -127,6 +138,7 @@ class BunWire implements Wire {
       }
       this.#waiting.shift();
     }
+    if (this.destroyed) return;
     if (this.ended) this.#finish();
     if (!this.destroyed) this.listener.wireDrain();
   }

@@ -586,7 +586,15 @@ suite("functions", () => {
     assert.deepEqual([status, /namespace ghost/.test(text)], [400, true]);
   });
 
-  for (const path of ["web", "web.fn", "we%62", "web?usage=0", "web?namespace=fn", "web.team?namespace=fn"])
+  for (const path of [
+    "web",
+    "web.fn",
+    "we%62",
+    "web?usage=0",
+    "web?usage=no",
+    "web?namespace=fn",
+    "web.team?namespace=fn",
+  ])
     test(`GET /system/function/${path} tells of the function`, async () => {
       await using api = await open();
       assert.deepEqual(JSON.parse((await api.ask("GET", `/system/function/${path}`)).text), status);
