@@ -1,4 +1,4 @@
-import { fieldValue, type RequestHead } from "./http1/head.ts";
+import { fieldValue, type RequestHead } from "../http1/head.ts";
 import { Output } from "./output.ts";
 import { isUtc } from "./zone.ts";
 

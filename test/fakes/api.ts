@@ -3,6 +3,7 @@ import { once } from "node:events";
 import { createServer, request } from "node:http";
 import type { AddressInfo } from "node:net";
 import { type ApiOptions, openApi } from "../../src/admin/api.ts";
+import { systemClock } from "../../src/base/clock.ts";
 import { openLog } from "../../src/base/log.ts";
 import { Namespaces } from "../../src/functions/namespaces.ts";
 import { Secrets } from "../../src/functions/secrets.ts";
@@ -17,7 +18,7 @@ export const basic = (user: string, password: string, scheme = "Basic") =>
 export const right = basic("admin", "pass:word");
 
 export interface ApiParts {
-  functions: Pick<ApiOptions["functions"], "deploy" | "remove" | "scale" | "list" | "get" | "occupants">;
+  functions: Pick<ApiOptions["functions"], "deploy" | "remove" | "scale" | "list" | "get" | "occupants" | "logs">;
   namespaces: NamespaceStore;
   secrets: SecretStore;
   backend: FakeBackend;
@@ -61,6 +62,8 @@ export async function serveApi(
     usage: async () => ({ cpu: 12.5, totalMemoryBytes: 4096 }),
     credentials: { user: "admin", password: "pass:word" },
     countRequest: () => {},
+    stopping: new AbortController().signal,
+    clock: systemClock,
     defaultNamespace: "fn",
     upsert: false,
     providerName: "napd",

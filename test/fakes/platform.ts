@@ -1,9 +1,8 @@
-import { createServer } from "node:http";
-import type { AddressInfo } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
 import { Agent, request } from "undici";
 import { type Clock, systemClock } from "../../src/base/clock.ts";
 import { openLog } from "../../src/base/log.ts";
+import type { ReplicaIdentity } from "../../src/functions/backend.ts";
 import { Functions } from "../../src/functions/functions.ts";
 import { ImagesInUse } from "../../src/functions/images-in-use.ts";
 import type { Version } from "../../src/functions/managed.ts";
@@ -12,7 +11,7 @@ import { Rollout } from "../../src/functions/rollout.ts";
 import { type FunctionSpec, parseDeployment } from "../../src/functions/spec.ts";
 import type { FunctionStatus } from "../../src/functions/status.ts";
 import type { Table } from "../../src/functions/table.ts";
-import { functionRoute } from "../../src/gateway/route.ts";
+import { openGateway } from "../../src/gateway/server.ts";
 import { openInvoke } from "../../src/invoke/invoke.ts";
 import { FunctionStore } from "../../src/store/functions.ts";
 import { NamespaceStore } from "../../src/store/namespaces.ts";
@@ -27,6 +26,7 @@ export interface PlatformOptions {
   readyTimeoutMs?: number;
   graceMs?: number;
   timeoutMs?: number;
+  tunnelIdleMs?: number;
   startsAtOnce?: number;
   clock?: Clock;
 }
@@ -67,7 +67,8 @@ export async function openPlatform(options: PlatformOptions = {}): Promise<Platf
   const namespaces = new NamespaceStore(db);
   Namespaces.ensureDefault(namespaces, namespace);
   const clock = options.clock ?? systemClock;
-  const defaults = { timeoutMs: options.timeoutMs ?? 20_000, pullPolicy: "Always" as const };
+  const limits = { maxInFlight: 0, queue: 100, maxBodyBytes: 0 };
+  const defaults = { timeoutMs: options.timeoutMs ?? 20_000, pullPolicy: "Always" as const, limits };
 
   const makeRollout = () =>
     new Rollout({
@@ -99,18 +100,26 @@ export async function openPlatform(options: PlatformOptions = {}): Promise<Platf
   await rollout.open();
   let functions = openFunctions();
 
-  const invoke = openInvoke({ table, defaultNamespace: namespace, thaw: (replica) => backend.thaw(replica) });
-  const server = createServer((req, res) => {
-    const route = functionRoute(req.url!)!;
-    invoke(req, res, route.address, route.target);
+  const thaw = (replica: ReplicaIdentity) => backend.thaw(replica);
+  const calls = openInvoke({
+    table,
+    defaultNamespace: namespace,
+    thaw,
+    tunnelIdleMs: options.tunnelIdleMs ?? 60_000,
   });
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  const gateway = await openGateway({
+    host: "127.0.0.1",
+    port: 0,
+    bridgeAddress: "10.0.0.1",
+    defaultNamespace: namespace,
+    table,
+  });
+  gateway.serve({ ...calls, admin: (_, res) => void res.writeHead(404).end() });
+  const url = `http://127.0.0.1:${gateway.port}`;
   const agent = new Agent({ headersTimeout: 30_000 });
   up.defer(async () => {
     await agent.destroy();
-    server.closeAllConnections();
-    await new Promise((resolve) => server.close(resolve));
+    await gateway[Symbol.asyncDispose]();
   });
 
   const specOf = (body: Partial<Record<string, unknown>>): FunctionSpec => parseDeployment(body, namespace);

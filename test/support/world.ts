@@ -35,6 +35,8 @@ export interface World extends AsyncDisposable {
   napd(): Child;
   /** napd's log so far. */
   log(): Promise<string>;
+  /** Runs another command of napd, such as `backup FILE`, with this world's settings; rejects when it fails. */
+  command(args: string[], env?: NodeJS.ProcessEnv): Promise<{ stdout: string; stderr: string }>;
   /** Runs `napd import FILE`. */
   import(file: string): Promise<void>;
   /** A call of the API with the password, or with `authorization` instead; a body that is no string is sent as JSON. */
@@ -167,6 +169,8 @@ export async function openWorld({ diskMib }: WorldOptions = {}): Promise<World> 
     },
     napd: () => napd!,
     log: () => readFile(logFile, "utf8"),
+    command: ([name, ...args], env = {}) =>
+      run(process.execPath, [entry, name!, ...flags(), ...args], { env: { ...process.env, ...env } }),
     async import(file) {
       await run(process.execPath, [entry, "import", ...flags(), file]);
     },

@@ -1,5 +1,5 @@
+import type { RequestHead } from "../../http1/head.ts";
 import type { Deadline } from "./deadline.ts";
-import type { RequestHead } from "./head.ts";
 import type { TunnelEnd } from "./tunnel.ts";
 
 export interface Limits {

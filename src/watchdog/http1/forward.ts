@@ -1,5 +1,5 @@
+import { CHUNKED, fieldValue, type RequestHead, type ResponseHead } from "../../http1/head.ts";
 import { originForm } from "../environment.ts";
-import { CHUNKED, fieldValue, type RequestHead, type ResponseHead } from "./head.ts";
 import { isHopByHop } from "./hop.ts";
 
 /**

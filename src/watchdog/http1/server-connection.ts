@@ -1,9 +1,17 @@
+import { type BodyDecoder, BodyError, decoderFor } from "../../http1/body.ts";
+import {
+  CHUNKED,
+  HeadError,
+  hasBareLineFeed,
+  MAX_HEAD,
+  parseRequest,
+  type RequestHead,
+  UNTIL_CLOSE,
+} from "../../http1/head.ts";
 import type { Wire, WireListener } from "../wire/wire.ts";
-import { type BodyDecoder, BodyError, decoderFor } from "./body.ts";
 import { dateLine } from "./date.ts";
 import { Deadline } from "./deadline.ts";
 import type { Exchange, Handler, Limits, Serve } from "./exchange.ts";
-import { CHUNKED, HeadError, hasBareLineFeed, MAX_HEAD, parseRequest, type RequestHead, UNTIL_CLOSE } from "./head.ts";
 import { reasonPhrase } from "./status.ts";
 import type { TunnelEnd } from "./tunnel.ts";
 import { Writer } from "./writer.ts";

@@ -1,7 +1,7 @@
+import { type BodyDecoder, BodyError, decoderFor } from "../../http1/body.ts";
+import { HeadError, MAX_HEAD, parseResponse, type ResponseHead, UNTIL_CLOSE } from "../../http1/head.ts";
 import { connect } from "../wire/network.ts";
 import type { Address, Wire, WireListener } from "../wire/wire.ts";
-import { type BodyDecoder, BodyError, decoderFor } from "./body.ts";
-import { HeadError, MAX_HEAD, parseResponse, type ResponseHead, UNTIL_CLOSE } from "./head.ts";
 import type { TunnelEnd } from "./tunnel.ts";
 import { Writer } from "./writer.ts";
 

@@ -1,8 +1,8 @@
+import { fieldValue, type RequestHead } from "../../http1/head.ts";
 import type { ChildOptions } from "../child.ts";
 import type { ClassicConfig } from "../config.ts";
 import { canonicalName, requestEnvironment, splitTarget } from "../environment.ts";
 import type { Exchange, Handler } from "../http1/exchange.ts";
-import { fieldValue, type RequestHead } from "../http1/head.ts";
 import { sniffContentType } from "../http1/sniff.ts";
 import { log, stdout } from "../log.ts";
 import { CollectingCall, ForkMode, type Verdict } from "./fork.ts";

@@ -1,10 +1,10 @@
 import { formatDuration, parseDuration } from "../../base/durations.ts";
 import { messageOf } from "../../base/errors.ts";
+import { CHUNKED, fieldValue, type RequestHead, type ResponseHead } from "../../http1/head.ts";
 import type { Config } from "../config.ts";
 import { originForm } from "../environment.ts";
 import type { Exchange } from "../http1/exchange.ts";
 import { namesType, passedOn, requestText, responseFields } from "../http1/forward.ts";
-import { CHUNKED, fieldValue, type RequestHead, type ResponseHead } from "../http1/head.ts";
 import { sniffContentType } from "../http1/sniff.ts";
 import { reasonPhrase } from "../http1/status.ts";
 import { tunnel } from "../http1/tunnel.ts";

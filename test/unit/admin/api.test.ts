@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { after, suite, test } from "node:test";
 import { AppError } from "../../../src/base/errors.ts";
-import type { BackendImages, ImageInfo, ImageUpload } from "../../../src/functions/backend.ts";
+import type { BackendImages, ImageInfo, ImageUpload, LogLine, LogQuery } from "../../../src/functions/backend.ts";
 import type { DeployOutcome, Functions } from "../../../src/functions/functions.ts";
 import type { FunctionStatus } from "../../../src/functions/status.ts";
 import { NamespaceStore } from "../../../src/store/namespaces.ts";
@@ -18,7 +18,7 @@ const status: FunctionStatus = {
 };
 
 /** Has one function, web in fn. `calls` is what it was asked to do; `answer` is what deploys come to. */
-class FakeFunctions implements Pick<Functions, "deploy" | "remove" | "scale" | "list" | "get" | "occupants"> {
+class FakeFunctions implements Pick<Functions, "deploy" | "remove" | "scale" | "list" | "get" | "occupants" | "logs"> {
   readonly calls: unknown[] = [];
   answer: DeployOutcome | Error = "serving";
 
@@ -44,6 +44,10 @@ class FakeFunctions implements Pick<Functions, "deploy" | "remove" | "scale" | "
   }
   occupants(namespace: string): string | null {
     return namespace === "fn" ? "a function" : null;
+  }
+  async logs(query: LogQuery): Promise<AsyncIterable<LogLine>> {
+    this.#find(query);
+    return (async function* () {})();
   }
   #find({ name, namespace }: { name: string; namespace: string }): void {
     if (name !== "web" || namespace !== "fn") throw new AppError("FUNCTION_NOT_FOUND", [`${name}.${namespace}`]);
@@ -127,6 +131,7 @@ const routes: { method: string; path: string; body?: unknown; status: number; js
   { method: "POST", path: "/system/images/prune", status: 200, json: true },
   { method: "GET", path: "/system/info", status: 200 },
   { method: "GET", path: "/system/namespaces", status: 200 },
+  { method: "GET", path: "/system/logs?name=web", status: 200 },
   ...["/system/namespace", "/system/namespaces"].flatMap((path) => [
     { method: "GET", path: `${path}/team`, status: 200 },
     { method: "POST", path: `${path}/team`, body: { name: "new", labels: { openfaas: "1" } }, status: 201 },
@@ -179,7 +184,7 @@ suite("every route of the API", () => {
         const answer = await api.ask(method, path, { body, authorization: basic("admin", "pass:word", scheme) });
         assert.equal(answer.status, status, answer.text);
         if (method !== "GET" && !json) assert.equal(answer.text, "");
-        else assert.match(answer.headers["content-type"]!, /^application\/json/);
+        else assert.match(answer.headers["content-type"]!, /^application\/(json|x-ndjson)/);
       });
   }
 
@@ -581,10 +586,25 @@ suite("functions", () => {
     assert.deepEqual([status, /namespace ghost/.test(text)], [400, true]);
   });
 
-  for (const path of ["web", "web.fn", "we%62", "web?usage=0", "web?namespace=fn", "web.team?namespace=fn"])
+  for (const path of [
+    "web",
+    "web.fn",
+    "we%62",
+    "web?usage=0",
+    "web?usage=no",
+    "web?namespace=fn",
+    "web.team?namespace=fn",
+  ])
     test(`GET /system/function/${path} tells of the function`, async () => {
       await using api = await open();
       assert.deepEqual(JSON.parse((await api.ask("GET", `/system/function/${path}`)).text), status);
+    });
+
+  for (const value of ["1", "true", "TRUE", "t"])
+    test(`usage=${value} asks for what the function uses, too`, async () => {
+      await using api = await open();
+      const answer = JSON.parse((await api.ask("GET", `/system/function/web?usage=${value}`)).text);
+      assert.deepEqual(answer, { ...status, usage: { cpu: 12.5, totalMemoryBytes: 1000 } });
     });
 
   for (const path of ["ghost", "web.team", "web?namespace=team", `${"x".repeat(200)}`])
