@@ -63,10 +63,14 @@ export class Functions {
   async #deploy(spec: FunctionSpec, kind: DeployKind, signal?: AbortSignal): Promise<DeployOutcome> {
     const policy = policyOf(spec, this.#o.defaults);
     await this.#checkPlace(spec, kind);
-    const image = await this.#o.backend.prepare(spec.namespace, spec.image, policy.pullPolicy, signal);
+    const { namespace } = spec;
+    const prepared = await this.#o.images.prepare(namespace, () =>
+      this.#o.backend.prepare(namespace, spec.image, policy.pullPolicy, signal),
+    );
+    const { image } = prepared;
     try {
+      using _ = prepared;
       failpoint("deploy.prepared");
-      using _ = this.#o.images.hold(spec.namespace, image);
       const { applied } = await this.#changes.run(keyOf(spec), async () => {
         await this.#checkPlace(spec, kind); // a pull takes its time: look again
         return { applied: this.#o.rollout.apply(this.#write(spec, { spec, image }, policy)) };
