@@ -2,6 +2,7 @@ import { parseDuration } from "../base/durations.ts";
 import { AppError } from "../base/errors.ts";
 import { parseCpu, parseMemory } from "../base/quantities.ts";
 import type { PullPolicy, ReplicaSpec, WatchdogChoice } from "./backend.ts";
+import { type CallLimits, callLimits, noLimits } from "./call-limits.ts";
 import { type Probes, probesOf } from "./probes.ts";
 import type { FunctionSpec } from "./spec.ts";
 
@@ -16,11 +17,14 @@ export interface Policy {
   readonly probes: Probes;
   readonly pullPolicy: PullPolicy;
   readonly watchdog: WatchdogChoice;
+  readonly limits: CallLimits;
 }
 
 export interface PolicyDefaults {
   readonly timeoutMs: number;
   readonly pullPolicy: PullPolicy;
+  /** None if left out. */
+  readonly limits?: CallLimits;
 }
 
 /** Fails with BAD_FUNCTION, naming the label or annotation. */
@@ -49,6 +53,7 @@ export function policyOf(spec: FunctionSpec, defaults: PolicyDefaults): Policy {
     probes: probesOf(annotations),
     pullPolicy: pullPolicy(annotations["napd.pull-policy"]) ?? defaults.pullPolicy,
     watchdog: watchdog(annotations["napd.watchdog"]),
+    limits: callLimits(annotations, defaults.limits ?? noLimits),
   };
 }
 

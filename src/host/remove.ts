@@ -19,6 +19,7 @@ export async function removeReplica(host: Host, replica: ReplicaIdentity, graceM
   await endTask(host, names.namespace, names.container, graceMs);
   failpoint("remove.task");
   const ends = await Promise.allSettled([
+    host.logs.end(replica),
     removeNetwork(host, names),
     removeContainer(host, names),
     rm(names.secretsDir, { recursive: true, force: true }),

@@ -29,6 +29,9 @@ const migrations = [
    INSERT INTO namespaces SELECT DISTINCT namespace, '{}', '{}', 0 FROM functions`,
 ];
 
+/** The version of the schema that this napd writes. */
+export const schemaVersion = migrations.length;
+
 /**
  * Opens `state.db` in the data directory, making it when it is not there. Commits are on disk when a statement
  * returns (WAL, synchronous=FULL). Fails with STORE.

@@ -6,7 +6,11 @@ import { probesOf } from "../../../src/functions/probes.ts";
 import type { FunctionSpec } from "../../../src/functions/spec.ts";
 
 const web: FunctionSpec = { name: "web", namespace: "fn", image: "web:1" };
-const defaults = { timeoutMs: 60_000, pullPolicy: "Always" as const };
+const defaults = {
+  timeoutMs: 60_000,
+  pullPolicy: "Always" as const,
+  limits: { maxInFlight: 0, queue: 100, maxBodyBytes: 0 },
+};
 
 suite("a function's policy", () => {
   test("without labels and annotations is the daemon's", () => {
@@ -18,6 +22,7 @@ suite("a function's policy", () => {
       probes: probesOf({}),
       pullPolicy: "Always",
       watchdog: "auto",
+      limits: defaults.limits,
     });
   });
 

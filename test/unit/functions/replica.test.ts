@@ -135,12 +135,23 @@ suite("requests in flight", () => {
     const replica = replicaIn("ready");
     await replica.disconnect();
     replica.connect({ host: "127.0.0.1", port: (server.address() as AddressInfo).port });
-    const answer = replica.pool!.request({ path: "/", method: "GET" });
     const arrived = new Promise((resolve) => server.once("request", resolve));
-    answer.catch(() => {});
+    const failed = new Promise<Error>((resolve) => {
+      const nothing = () => {};
+      const told = {
+        connected: nothing,
+        head: nothing,
+        data: nothing,
+        end: nothing,
+        batchEnd: nothing,
+        drain: nothing,
+      };
+      const head = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+      replica.pool!.take().begin({ ...told, failed: resolve }, "GET", head, false);
+    });
     await arrived;
     await replica.disconnect();
-    await assert.rejects(answer);
+    assert.match((await failed).message, /its replica was stopped/);
     server.closeAllConnections();
     server.close();
   });

@@ -59,6 +59,7 @@ suite("a host", () => {
     probes: probesOf({}),
     pullPolicy: "Never",
     watchdog: "auto",
+    limits: { maxInFlight: 0, queue: 0, maxBodyBytes: 0 },
   } as const;
   const table: Table = new Map();
   for (const id of [
