@@ -57,7 +57,7 @@ export class Deadlines {
     this.#timer = null;
     this.#ringsAt = Number.POSITIVE_INFINITY;
     const now = performance.now();
-    const due = this.#all.filter((one) => one.deadline <= now);
+    const due = this.#all.filter((one) => one.deadline <= now).sort((a, b) => a.deadline - b.deadline);
     for (const one of due) this.delete(one);
     for (const one of due) one.expire();
     let next = Number.POSITIVE_INFINITY;
