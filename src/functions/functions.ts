@@ -66,10 +66,14 @@ export class Functions {
     const policy = policyOf(spec, this.#o.defaults);
     await this.#checkPlace(spec, kind);
     this.#checkRoutes(spec);
-    const image = await this.#o.backend.prepare(spec.namespace, spec.image, policy.pullPolicy, signal);
+    const { namespace } = spec;
+    const prepared = await this.#o.images.prepare(namespace, () =>
+      this.#o.backend.prepare(namespace, spec.image, policy.pullPolicy, signal),
+    );
+    const { image } = prepared;
     try {
+      using _ = prepared;
       failpoint("deploy.prepared");
-      using _ = this.#o.images.hold(spec.namespace, image);
       const { applied } = await this.#changes.run(keyOf(spec), async () => {
         await this.#checkPlace(spec, kind); // a pull takes its time: look again
         this.#checkRoutes(spec); // nothing waits between this and the write, so nobody can come in between

@@ -7,7 +7,7 @@ import { Pending } from "../base/pending.ts";
 import type { FunctionStore } from "../store/functions.ts";
 import type { Backend, ReplicaExit } from "./backend.ts";
 import { replicaId } from "./backend.ts";
-import { type ImagesInUse, imagesOf, releaseImage } from "./images-in-use.ts";
+import { type ImagesInUse, imagesOf } from "./images-in-use.ts";
 import { Lifecycle } from "./lifecycle.ts";
 import { Managed, type Observed, type Row, type Version } from "./managed.ts";
 import { plan } from "./plan.ts";
@@ -193,10 +193,12 @@ export class Rollout implements AsyncDisposable {
     for (const m of this.#functions.values()) this.#step(m);
   }
 
-  /** Lets go of a prepared image unless a function or a deploy under way needs it. */
+  /** Lets go of a prepared image unless somebody needs it. Never fails: what stays is released by the next sweep. */
   async releaseImage(namespace: string, image: string): Promise<void> {
-    if (!this.#o.images.isHeld({ namespace, image }))
-      await releaseImage(this.#o.backend, { namespace, image }, this.#rows(), this.#o.log);
+    const { images, backend, log } = this.#o;
+    await images
+      .release({ namespace, image }, this.#rows(), () => backend.release(namespace, image))
+      .catch((e) => log.warn({ image, err: messageOf(e) }, "image could not be released"));
   }
 
   #manage(row: Row): Managed {
