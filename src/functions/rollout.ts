@@ -303,7 +303,7 @@ export class Rollout implements AsyncDisposable {
   async #look(m: Managed, replica: Replica): Promise<void> {
     await this.reconcile();
     const { readyTimeoutMs, clock } = this.#o;
-    const { probes } = m.entry.policy;
+    const probes = m.probes(replica.identity.generation);
     const soon = { ...probes, ready: { ...probes.ready, initialDelayMs: 0 } };
     const wrong =
       replica.state === "ready"
