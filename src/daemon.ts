@@ -14,8 +14,9 @@ import { Rollout } from "./functions/rollout.ts";
 import type { Table } from "./functions/table.ts";
 import { openGateway } from "./gateway/server.ts";
 import { hostBackend } from "./host/backend.ts";
-import { openFreezer, removeParentGroups } from "./host/cgroup.ts";
+import { removeParentGroups } from "./host/cgroup.ts";
 import { type Containerd, openContainerd } from "./host/containerd/client.ts";
+import { openFreezer } from "./host/freezer.ts";
 import { Images } from "./host/image/images.ts";
 import { ensureBridge, teardownBridge, uplinkMtu } from "./host/net/bridge.ts";
 import { Cni } from "./host/net/cni.ts";
@@ -24,6 +25,7 @@ import { ensureFirewall, teardownFirewall } from "./host/net/firewall.ts";
 import { hostsText, openHostResolvers, resolvConfText } from "./host/net/resolv.ts";
 import { lookupUser } from "./host/oci/user.ts";
 import { openInvoke } from "./invoke/invoke.ts";
+import { Scaler } from "./scale/scaler.ts";
 import { openCredentials } from "./store/credentials.ts";
 import { FunctionStore } from "./store/functions.ts";
 import { SecretStore } from "./store/secrets.ts";
@@ -64,7 +66,16 @@ export async function startDaemon(config: Config, version: string, log: Logger):
     await openHost(config, { gatewayPort: gateway.port, namespaces, isFunction, readSecret, clock, log }),
   );
 
-  const defaults = { timeoutMs: config.gateway.upstream_timeout, pullPolicy: config.images.pull_policy };
+  const defaults = {
+    timeoutMs: config.gateway.upstream_timeout,
+    pullPolicy: config.images.pull_policy,
+    scale: {
+      sleeps: config.scale.zero === "on",
+      idleMs: config.scale.idle,
+      stopAfterMs: config.scale.stop_after,
+      auto: config.scale.auto === "on",
+    },
+  };
   const { ready_timeout: readyTimeoutMs, grace: graceMs, deploy_wait: deployWaitMs, on_stop } = config.functions;
   const rollout = new Rollout({ store, backend, table, defaults, readyTimeoutMs, graceMs, clock, log });
   if (on_stop === "remove") up.defer(() => rollout.removeAll());
@@ -78,6 +89,17 @@ export async function startDaemon(config: Config, version: string, log: Logger):
   gateway.serve({ invoke, admin });
   up.defer(() => gateway.drain(drainMs));
   up.defer(() => rollout.endDeploys());
+  const scaler = up.use(
+    new Scaler({
+      functions: () => rollout.managed(),
+      backend,
+      stop: (fn) => rollout.stopIdle(fn),
+      scale: (fn, replicas) => functions.scale(fn, replicas),
+      clock,
+      log,
+    }),
+  );
+  scaler.start();
 
   const stack = up.move();
   return { port: gateway.port, [Symbol.asyncDispose]: () => stack.disposeAsync() };
@@ -135,7 +157,8 @@ export async function openHost(config: Config, needs: HostNeeds): Promise<{ back
     watchdogDir: paths.watchdog || ownWatchdog,
   };
   const { readSecret } = needs;
-  const freezer = openFreezer(clock);
+  const { freezer: by, page_out } = config.scale;
+  const freezer = openFreezer({ tasks: containerd.tasks, by, pageOut: page_out === "on", clock, log });
   const backend = hostBackend({ settings, containerd, images, cni, freezer, clock, log, readSecret, namespaces });
   const stack = up.move();
   return { backend, [Symbol.asyncDispose]: () => stack.disposeAsync() };

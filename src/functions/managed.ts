@@ -17,7 +17,10 @@ export type Row = FunctionRow<Version>;
 /** What is known of a function right now, for the status that users see. */
 export interface Observed {
   readonly row: Row;
+  /** Answering now, or after a wake. */
   readonly available: number;
+  /** It has replicas, and all of them are frozen or about to be. */
+  readonly asleep: boolean;
   readonly invocations: number;
   readonly starting: boolean;
   readonly reason: string | null;
@@ -57,6 +60,29 @@ export class Managed {
 
   get key(): string {
     return this.entry.key;
+  }
+
+  /** Nobody is to serve until a call comes: it was scaled to 0, or stopped for want of calls. */
+  get isAway(): boolean {
+    return this.row.stopped || this.row.replicas === 0;
+  }
+
+  /**
+   * How many replicas are to be there. Scaled to 0, those that are there sleep on, up to the number that a call
+   * brings back: so a call finds them after a thaw and not after a start. That is for the scaler to end by stopping them.
+   */
+  countToKeep(canFreeze: boolean): number {
+    const { row } = this;
+    if (this.deleted || row.stopped) return 0;
+    if (row.replicas > 0 || !canFreeze) return row.replicas;
+    const serving = new Set(
+      [...this.replicas.values()]
+        .filter((r) => r.serves && r.identity.generation === row.generation)
+        .map((r) => r.identity.number),
+    );
+    let count = 0;
+    while (count < this.entry.policy.minReplicas && serving.has(count)) count++;
+    return count;
   }
 
   /** A new wish: what failed before does not count for it. */
@@ -104,9 +130,11 @@ export class Managed {
   }
 
   observed(): Observed {
+    const serving = [...this.replicas.values()].filter((r) => r.serves);
     return {
       row: this.row,
-      available: this.entry.routable.length,
+      available: this.row.stopped ? this.row.replicas : this.entry.routable.length,
+      asleep: serving.length > 0 && (this.row.replicas === 0 || serving.every((r) => r.isAsleep)),
       invocations: this.entry.calls.ended,
       starting: [...this.replicas.values()].some((r) => r.state === "starting"),
       reason: this.reason ?? this.row.failure?.reason ?? null,

@@ -2,6 +2,7 @@ import { parseDuration } from "../base/durations.ts";
 import { AppError } from "../base/errors.ts";
 import { parseCpu, parseMemory } from "../base/quantities.ts";
 import type { PullPolicy, ReplicaSpec, WatchdogChoice } from "./backend.ts";
+import { type ScaleDefaults, type ScalePolicy, scalePolicyOf } from "./scale-policy.ts";
 import type { FunctionSpec } from "./spec.ts";
 
 /** What a function's labels, annotations and limits come to. */
@@ -16,9 +17,11 @@ export interface Policy {
   readonly readyPath: string | null;
   readonly pullPolicy: PullPolicy;
   readonly watchdog: WatchdogChoice;
+  readonly scale: ScalePolicy;
 }
 
 export interface PolicyDefaults {
+  readonly scale: ScaleDefaults;
   readonly timeoutMs: number;
   readonly pullPolicy: PullPolicy;
 }
@@ -55,6 +58,7 @@ export function policyOf(spec: FunctionSpec, defaults: PolicyDefaults): Policy {
     readyPath,
     pullPolicy: pullPolicy(annotations["napd.pull-policy"]) ?? defaults.pullPolicy,
     watchdog: watchdog(annotations["napd.watchdog"]),
+    scale: scalePolicyOf(labels, annotations, { minReplicas, maxReplicas }, defaults.scale),
   };
 }
 

@@ -10,7 +10,7 @@ import { Managed, type Observed, type Row, type Version } from "./managed.ts";
 import { plan } from "./plan.ts";
 import { type Policy, type PolicyDefaults, policyOf, replicaSpec } from "./policy.ts";
 import { becomeReady, exitReason } from "./readiness.ts";
-import { Replica } from "./replica.ts";
+import { Replica, servingStates } from "./replica.ts";
 import type { Table } from "./table.ts";
 
 export interface RolloutOptions {
@@ -116,6 +116,19 @@ export class Rollout implements AsyncDisposable {
     return [...this.#functions.values()].filter((m) => m.row.namespace === namespace).map((m) => m.observed());
   }
 
+  /** Every function, with its replicas: for the scaler. */
+  managed(): Iterable<Managed> {
+    return this.#functions.values();
+  }
+
+  /** Stops the replicas of a function that nobody calls; the next call starts them again. */
+  stopIdle(m: Managed): void {
+    if (m.deleted || this.#closing) return;
+    m.row = this.#o.store.stop(m.row);
+    this.#o.log.info({ fn: m.key }, "stopped for want of calls");
+    this.#step(m);
+  }
+
   /** Brings a stored row (new, updated or scaled) into being; resolves when its version serves. */
   apply(row: Row): Promise<void> {
     const m = this.#functions.get(keyOf(row)) ?? this.#manage(row);
@@ -129,9 +142,9 @@ export class Rollout implements AsyncDisposable {
   servingVersion(id: FunctionId): { version: Version; generation: number } | null {
     const m = this.#functions.get(keyOf(id));
     if (!m) return null;
-    const { version, generation, replicas, previous } = m.row;
+    const { version, generation, replicas, previous, stopped } = m.row;
     if (previous) return previous;
-    return m.proven === generation || replicas === 0 ? { version, generation } : null;
+    return m.proven === generation || replicas === 0 || stopped ? { version, generation } : null;
   }
 
   /** Takes a function down for good; resolves when nothing of it is left. The row is gone already. */
@@ -195,17 +208,24 @@ export class Rollout implements AsyncDisposable {
     if (!m || o.condition === "dead" || !o.address) return false;
     if (o.generation !== m.row.generation && o.generation !== m.row.previous?.generation) return false;
     const address = o.address;
-    this.#bringUp(m, o, async () => {
-      if (o.condition === "frozen") await this.#o.backend.thaw(o);
-      return address;
-    });
+    if (o.condition === "frozen") this.#adoptAsleep(m, o, address);
+    else this.#bringUp(m, o, async () => address);
     return true;
+  }
+
+  /** It slept when napd ended and sleeps on: it was ready once, and the first call finds out whether it still is. */
+  #adoptAsleep(m: Managed, { name, namespace, generation, number }: ReplicaIdentity, address: Address): void {
+    const replica = new Replica({ name, namespace, generation, number });
+    replica.connect(address);
+    replica.readySince = this.#o.clock.monotonic();
+    replica.move(["starting"], "frozen");
+    m.replicas.set(replica.id, replica);
   }
 
   /** The heart: looks at what is wanted and what there is, and launches the difference. Never waits. */
   #step(m: Managed): void {
     if (!this.#opened || this.#closing) return;
-    const count = m.deleted ? 0 : m.row.replicas;
+    const count = m.countToKeep(this.#o.backend.can.freeze);
     const replicas = [...m.replicas.values()].map((replica) => ({
       replica,
       id: replica.id,
@@ -213,7 +233,8 @@ export class Rollout implements AsyncDisposable {
       ...generationOf(replica),
     }));
     const { start, route, retire } = plan(m.deleted ? -1 : m.row.generation, count, replicas);
-    m.entry.routable = route.map((r) => r.replica);
+    // who was sent to sleep is not on the route, so that a call comes to `#wake`
+    m.entry.routable = m.isAway ? [] : route.map((r) => r.replica);
     for (const { replica } of retire) this.#retire(m, replica);
     if (start.length > 0) this.#startDue(m, start);
     const complete = route.filter((r) => r.generation === m.row.generation).length >= count;
@@ -315,7 +336,7 @@ export class Rollout implements AsyncDisposable {
     this.#track(
       exitReason(exit, m.row.version.spec.limits?.memory, this.#o.backend).then((error) => {
         if (replica.state === "starting") replica.abort.abort(error);
-        if (!replica.move(["ready", "frozen"], "failed")) return;
+        if (!replica.move(servingStates, "failed")) return;
         this.#o.log.warn({ fn: m.key, replica: replica.id, err: error.message }, "replica lost");
         if (replica.readySince !== null && this.#o.clock.monotonic() - replica.readySince > stableMs) m.failures = 0;
         this.#delayRetry(m, error.message);
@@ -344,9 +365,10 @@ export class Rollout implements AsyncDisposable {
       return;
     }
     const drains = replica.serves;
-    if (!replica.move(["ready", "frozen", "failed"], "stopping")) return;
+    if (!replica.move([...servingStates, "failed"], "stopping")) return;
     const { graceMs, backend, clock, log } = this.#o;
     const run = async () => {
+      await replica.settled();
       if (drains) await within(replica.drained(), graceMs, clock);
       for (let attempt = 0; ; attempt++) {
         try {
@@ -393,8 +415,8 @@ export class Rollout implements AsyncDisposable {
     if (m.failures >= patience)
       return Promise.reject(new AppError("FUNCTION_UNAVAILABLE", [m.key, m.reason ?? "it failed to start"]));
     const served = m.called();
-    if (m.row.replicas === 0) {
-      m.row = this.#o.store.scale(m.row, m.entry.policy.minReplicas);
+    if (m.isAway) {
+      m.row = this.#o.store.scale(m.row, m.row.replicas || m.entry.policy.minReplicas);
       this.#step(m);
     }
     return served;

@@ -21,32 +21,32 @@ export interface FunctionStatus {
   availableReplicas: number;
   /** RFC 3339. */
   createdAt: string;
-  state: "Ready" | "Stopped" | "Deploying" | "Degraded" | "Failed";
+  /** Asleep: frozen, a call wakes it in milliseconds. Stopped: without processes, a call starts it. */
+  state: "Ready" | "Asleep" | "Stopped" | "Deploying" | "Degraded" | "Failed";
   /** Why it is not simply ready. */
   reason?: string;
 }
 
 /** Design §6. */
-export function statusOf({ row, available, invocations, starting, reason }: Observed): FunctionStatus {
+export function statusOf(observed: Observed): FunctionStatus {
+  const { row, available, invocations, reason } = observed;
   return {
     ...row.version.spec,
     invocationCount: invocations,
     replicas: row.replicas,
     availableReplicas: available,
     createdAt: new Date(row.createdAt).toISOString(),
-    state: stateOf(row.replicas, available, starting || row.previous !== null, reason),
+    state: stateOf(observed),
     ...(reason !== null && { reason }),
   };
 }
 
-function stateOf(
-  replicas: number,
-  available: number,
-  deploying: boolean,
-  reason: string | null,
-): FunctionStatus["state"] {
-  if (replicas === 0) return "Stopped";
-  if (available >= replicas) return deploying ? "Deploying" : "Ready";
+function stateOf({ row, available, asleep, starting, reason }: Observed): FunctionStatus["state"] {
+  if (row.stopped || row.replicas === 0) return asleep && !row.stopped ? "Asleep" : "Stopped";
+  if (available >= row.replicas) {
+    if (starting || row.previous !== null) return "Deploying";
+    return asleep ? "Asleep" : "Ready";
+  }
   if (available > 0) return "Degraded";
   return reason === null ? "Deploying" : "Failed";
 }

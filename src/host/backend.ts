@@ -1,6 +1,5 @@
 import { rm } from "node:fs/promises";
-import { AppError } from "../base/errors.ts";
-import type { Backend, ReplicaIdentity } from "../functions/backend.ts";
+import type { Backend } from "../functions/backend.ts";
 import { type Host, logDir, namesOf } from "./context.ts";
 import { listReplicas, tailOf, watchReplicas } from "./observe.ts";
 import { removeReplica } from "./remove.ts";
@@ -16,19 +15,12 @@ export function hostBackend(host: Host): Backend {
     release: (namespace, image) => host.images.unpin(namespace, image),
     start: (spec, signal) => startReplica(host, spec, signal),
     stop: (replica, graceMs) => removeReplica(host, replica, graceMs),
-    freeze: async (replica) => host.freezer.freeze(await pidOf(host, replica)),
-    thaw: async (replica) => host.freezer.thaw(await pidOf(host, replica)),
+    freeze: (replica) => host.freezer.freeze(namesOf(host.settings, replica)),
+    thaw: (replica) => host.freezer.thaw(namesOf(host.settings, replica)),
     list: () => listReplicas(host),
     watch: (onExit, onGap) => watchReplicas(host, onExit, onGap),
     tail: (replica, bytes) => tailOf(host, replica, bytes),
     sweep: (keep) => sweepHost(host, keep),
     forget: (fn) => rm(logDir(host.settings, fn), { recursive: true, force: true }),
   };
-}
-
-async function pidOf(host: Host, replica: ReplicaIdentity): Promise<number> {
-  const names = namesOf(host.settings, replica);
-  const task = await host.containerd.tasks.get(names.container, { namespace: names.namespace });
-  if (!task) throw new AppError("FUNCTION_UNAVAILABLE", [names.container, "its process is gone"]);
-  return task.pid;
 }

@@ -18,6 +18,7 @@ export async function removeReplica(host: Host, replica: ReplicaIdentity, graceM
   const options = { namespace: names.namespace };
   const { containerd, cni } = host;
   await endTask(host, names.namespace, names.container, graceMs);
+  host.freezer.forget(names);
   await Promise.all([
     // with its namespace gone the interface is gone, and DEL has little to do: 12 ms instead of 39
     netns.remove(names.netns).then(() => cni.del(names.host, names.netns)),
@@ -60,7 +61,7 @@ async function terminate(
 ): Promise<void> {
   const { tasks } = host.containerd;
   if (graceMs > 0) {
-    await host.freezer.thaw(pid).catch(() => {}); // a frozen process gets no TERM; one that is gone needs none
+    await host.freezer.thaw({ namespace, container }).catch(() => {}); // a frozen process gets no TERM; one that is gone needs none
     await tasks.kill(container, 15, false, { namespace });
     if (await within(ended, graceMs, host.clock)) return;
   }

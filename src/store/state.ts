@@ -20,6 +20,8 @@ const migrations = [
    ) STRICT;
    CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
    INSERT INTO counters VALUES ('generation', 0)`,
+  // 1: its replicas were stopped for want of calls
+  "ALTER TABLE functions ADD COLUMN stopped INTEGER NOT NULL DEFAULT 0",
 ];
 
 /**
