@@ -43,7 +43,7 @@ export async function childrenOf(pid: number): Promise<{ pid: number; state: str
 }
 
 /** Compiles one of the C programs beside this file; returns the program. */
-export async function compileC(dir: string, name: string): Promise<string> {
-  await run("cc", ["-O2", "-o", `${dir}/${name}`, `${import.meta.dirname}/${name}.c`]);
+export async function compileC(dir: string, name: string, ...options: string[]): Promise<string> {
+  await run("cc", ["-O2", ...options, "-o", `${dir}/${name}`, `${import.meta.dirname}/${name}.c`]);
   return `${dir}/${name}`;
 }

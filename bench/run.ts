@@ -3,11 +3,18 @@ import { writeFile } from "node:fs/promises";
 import { parseArgs } from "node:util";
 import { coldStart } from "./cold-start.ts";
 import { deploy } from "./deploy.ts";
+import { gateway } from "./gateway.ts";
 import type { Bench, Measurement } from "./measure.ts";
 import { watchdog } from "./watchdog.ts";
 import { watchdogAbuse } from "./watchdog-abuse.ts";
 
-const benches: Record<string, Bench> = { "cold-start": coldStart, deploy, watchdog, "watchdog-abuse": watchdogAbuse };
+const benches: Record<string, Bench> = {
+  "cold-start": coldStart,
+  deploy,
+  gateway,
+  watchdog,
+  "watchdog-abuse": watchdogAbuse,
+};
 
 const { values, positionals } = parseArgs({
   args: process.argv.slice(2),

@@ -1,7 +1,8 @@
 /*
- * upstream PORT: the cheapest HTTP server there is, so that what is measured is what stands in front of it. One
- * thread, epoll, kept-alive connections; takes a body by Content-Length and answers with two bytes. Bad on purpose:
- * /slow never answers, /crash hangs up, /half hangs up within its answer.
+ * upstream PORT [any]: on loopback or, with a second argument, on every address. The cheapest HTTP server there is, so
+ * that what is measured is what stands in front of it. One thread, epoll, kept-alive connections; takes a body by
+ * Content-Length and answers with two bytes. Bad on purpose: /slow never answers, /crash hangs up, /half hangs up
+ * within its answer.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -83,7 +84,7 @@ static void serve(int fd) {
 
 int main(int argc, char **argv) {
   struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(argc > 1 ? atoi(argv[1]) : 3000)};
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  address.sin_addr.s_addr = htonl(argc > 2 ? INADDR_ANY : INADDR_LOOPBACK);
   int one = 1, listener = socket(AF_INET, SOCK_STREAM, 0), poll = epoll_create1(0);
   setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
   if (bind(listener, (struct sockaddr *)&address, sizeof address) || listen(listener, 1024)) {

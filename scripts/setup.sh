@@ -113,6 +113,8 @@ find_missing() {
   case $1 in bench)
     need wrk has wrk
     need nginx-light has nginx
+    need haproxy has haproxy
+    need caddy has caddy
     need libc6-dev test -e /usr/include/stdio.h
     ;;
   esac

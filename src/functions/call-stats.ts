@@ -10,6 +10,9 @@ export interface CodeStats {
   readonly buckets: number[];
 }
 
+/** Codes that are told apart; a function that answers with more has the rest counted by their class: 200, 300, … */
+const maxCodes = 50;
+
 /** The calls of one function since napd started. Counting is a few additions: it happens on the data path. */
 export class CallStats {
   started = 0;
@@ -26,15 +29,19 @@ export class CallStats {
 
   end(code: number, seconds: number): void {
     this.ended++;
-    let stats = this.byCode.get(code);
-    if (!stats) {
-      stats = { count: 0, sum: 0, buckets: durationBounds.map(() => 0).concat(0) };
-      this.byCode.set(code, stats);
-    }
+    const stats = this.byCode.get(code) ?? this.#first(this.byCode.size < maxCodes ? code : code - (code % 100));
     stats.count++;
     stats.sum += seconds;
     let bucket = 0;
     while (bucket < durationBounds.length && seconds > durationBounds[bucket]!) bucket++;
     stats.buckets[bucket]!++;
+  }
+
+  #first(code: number): CodeStats {
+    const known = this.byCode.get(code);
+    if (known) return known;
+    const stats = { count: 0, sum: 0, buckets: durationBounds.map(() => 0).concat(0) };
+    this.byCode.set(code, stats);
+    return stats;
   }
 }

@@ -2,6 +2,7 @@ import { AppError } from "../base/errors.ts";
 import type { FunctionRow } from "../store/functions.ts";
 import type { Policy } from "./policy.ts";
 import type { Replica } from "./replica.ts";
+import { Retries } from "./retries.ts";
 import type { FunctionSpec } from "./spec.ts";
 import { Entry } from "./table.ts";
 
@@ -36,12 +37,7 @@ export class Managed {
   row: Row;
   readonly entry: Entry;
   readonly replicas = new Map<string, Replica>();
-  /** Failures in a row, and when the next start may be tried (monotonic ms). */
-  failures = 0;
-  retryAt = 0;
-  retryTimer: NodeJS.Timeout | null = null;
-  /** Why a replica was lost last; null while all is well. */
-  reason: string | null = null;
+  readonly retries = new Retries();
   deleted = false;
   /** The generation that was complete last: it is known to work. */
   proven: number | null = null;
@@ -74,31 +70,26 @@ export class Managed {
   countToKeep(canFreeze: boolean): number {
     const { row } = this;
     if (this.deleted || row.stopped) return 0;
-    if (row.replicas > 0 || !canFreeze) return row.replicas;
+    const { minReplicas, scale } = this.entry.policy;
+    if (row.replicas > 0 || !canFreeze || scale.stopAfterMs === 0) return row.replicas;
     const serving = new Set(
       [...this.replicas.values()]
         .filter((r) => r.serves && r.identity.generation === row.generation)
         .map((r) => r.identity.number),
     );
     let count = 0;
-    while (count < this.entry.policy.minReplicas && serving.has(count)) count++;
+    while (count < minReplicas && serving.has(count)) count++;
     return count;
   }
 
   /** A new wish: what failed before does not count for it. */
   want(row: Row, policy: Policy): void {
     if (this.row.generation !== row.generation) {
-      this.forgive();
+      this.retries.forgive();
       this.endDeploys((g) => g < row.generation, new AppError("SUPERSEDED", [row.name]));
     }
     this.row = row;
     this.entry.policy = policy;
-  }
-
-  forgive(): void {
-    this.failures = 0;
-    this.retryAt = 0;
-    this.reason = null;
   }
 
   deployed(generation: number): Promise<void> {
@@ -137,7 +128,7 @@ export class Managed {
       asleep: serving.length > 0 && (this.row.replicas === 0 || serving.every((r) => r.isAsleep)),
       invocations: this.entry.calls.ended,
       starting: [...this.replicas.values()].some((r) => r.state === "starting"),
-      reason: this.reason ?? this.row.failure?.reason ?? null,
+      reason: this.retries.reason ?? this.row.failure?.reason ?? null,
     };
   }
 }

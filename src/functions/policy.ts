@@ -84,8 +84,14 @@ function watchdog(text: string | undefined): WatchdogChoice {
   throw new AppError("BAD_FUNCTION", ["annotations", `napd.watchdog "${text}" is not inject or image`]);
 }
 
-/** What a backend is told to start as this replica of a function. `image` is the prepared one. */
-export function replicaSpec(spec: FunctionSpec, image: string, generation: number, number: number): ReplicaSpec {
+/** What a backend is told to start as this replica of a function. `image` is the prepared one, `policy` is `spec`'s. */
+export function replicaSpec(
+  spec: FunctionSpec,
+  image: string,
+  policy: Policy,
+  generation: number,
+  number: number,
+): ReplicaSpec {
   const { fprocess, ...envVars } = spec.envVars ?? {};
   const process = spec.envProcess || fprocess;
   const memoryBytes = spec.limits?.memory ? parseMemory(spec.limits.memory) : undefined;
@@ -106,6 +112,6 @@ export function replicaSpec(spec: FunctionSpec, image: string, generation: numbe
     ...(memoryBytes !== undefined && { memoryBytes }),
     ...(cpus !== undefined && { cpus }),
     readOnlyRoot: spec.readOnlyRootFilesystem ?? false,
-    watchdog: watchdog(spec.annotations?.["napd.watchdog"]),
+    watchdog: policy.watchdog,
   };
 }

@@ -103,12 +103,12 @@ export class Replica {
    * in and wait in `ensureAwake`, which thaws it again. A failed freeze is undone, since nobody knows how far it came,
    * and then told; where that fails too, the replica counts as frozen, so that the next request tries to thaw it.
    */
-  async fallAsleep({ freeze, thaw }: Pick<Backend, "freeze" | "thaw">): Promise<boolean> {
+  async fallAsleep(backend: Pick<Backend, "freeze" | "thaw">): Promise<boolean> {
     if (this.inFlight > 0 || this.#moving || !this.move(["ready"], "freezing")) return false;
-    const freezing = freeze(this.identity).then(
+    const freezing = backend.freeze(this.identity).then(
       () => void this.move(["freezing"], "frozen"),
       async (e) => {
-        const undone = thaw(this.identity).then(
+        const undone = backend.thaw(this.identity).then(
           () => "ready" as const,
           () => "frozen" as const,
         );
@@ -116,9 +116,11 @@ export class Replica {
         throw e;
       },
     );
-    this.#moving = freezing.catch(() => {}).finally(() => {
-      this.#moving = null;
-    });
+    this.#moving = freezing
+      .catch(() => {})
+      .finally(() => {
+        this.#moving = null;
+      });
     await freezing;
     return true;
   }

@@ -1,16 +1,19 @@
-import { backoffMs } from "../base/backoff.ts";
-import { type Clock, within } from "../base/clock.ts";
+import type { Clock } from "../base/clock.ts";
 import { AppError, isAppError, messageOf } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
 import { type FunctionId, keyOf } from "../base/names.ts";
+import { Pending } from "../base/pending.ts";
 import type { FunctionStore } from "../store/functions.ts";
-import type { Address, Backend, ObservedReplica, ReplicaExit, ReplicaIdentity } from "./backend.ts";
+import type { Backend, ReplicaExit } from "./backend.ts";
 import { replicaId } from "./backend.ts";
+import { imagesOf, releaseImage } from "./images-in-use.ts";
+import { Lifecycle } from "./lifecycle.ts";
 import { Managed, type Observed, type Row, type Version } from "./managed.ts";
 import { plan } from "./plan.ts";
 import { type Policy, type PolicyDefaults, policyOf, replicaSpec } from "./policy.ts";
-import { becomeReady, exitReason } from "./readiness.ts";
-import { Replica, servingStates } from "./replica.ts";
+import { exitReason } from "./readiness.ts";
+import { Reconciler } from "./reconcile.ts";
+import { type Replica, servingStates } from "./replica.ts";
 import type { Table } from "./table.ts";
 
 export interface RolloutOptions {
@@ -26,56 +29,70 @@ export interface RolloutOptions {
   log: Logger;
 }
 
-/** Waiting times before a crashed or failed replica is started again. */
-const retryMinMs = 500;
-const retryMaxMs = 60_000;
-/** A replica that was ready for so long has not failed to start: its crash counts as the first. */
-const stableMs = 30_000;
-/** After so many failures in a row, callers are told at once instead of being kept waiting. */
-const patience = 3;
+/** Between two looks for what nobody told, ms. */
+const reconcileMs = 60_000;
 
 /**
  * Makes reality match the store. Everything that can change the picture (a deploy, an exit, a finished start, a lost
  * connection, a slow timer) ends in `#step`, which is synchronous: it asks `plan`, swaps the route and launches what
- * is to be started or stopped. Whatever finishes calls it again.
+ * is to be started or stopped. Whatever finishes calls it again. How a replica goes up and down is `lifecycle.ts`, the
+ * comparison with the backend `reconcile.ts`, how failures are tried again `retries.ts`.
  */
 export class Rollout implements AsyncDisposable {
   readonly #o: RolloutOptions;
   readonly #functions = new Map<string, Managed>();
   /** Deleted ones whose replicas are not gone yet. */
   readonly #leaving = new Set<Managed>();
-  /** Starts and stops under way, so that closing can wait for them. */
-  readonly #work = new Set<Promise<void>>();
+  readonly #closing = new AbortController();
+  /** Starts and stops under way. */
+  readonly #work: Pending;
+  readonly #lifecycle: Lifecycle;
+  readonly #reconciler: Reconciler;
   #watch: Disposable | null = null;
-  #slowTimer: NodeJS.Timeout | null = null;
   /** Until `open` has cleared away what is left, nothing is started: it would be cleared away too. */
   #opened = false;
-  #closing = false;
 
   constructor(options: RolloutOptions) {
     this.#o = options;
+    const { backend, log } = options;
+    const closing = this.#closing.signal;
+    const changed = (m: Managed) => this.#step(m);
+    this.#work = new Pending((e) =>
+      log.error(
+        { err: messageOf(e), stack: e instanceof Error ? e.stack : undefined },
+        "unexpected failure in a rollout",
+      ),
+    );
+    this.#lifecycle = new Lifecycle({
+      ...options,
+      work: this.#work,
+      closing,
+      changed,
+      failed: (m, replica, error) => this.#startFailed(m, replica, error),
+    });
+    this.#reconciler = new Reconciler({
+      ...{ backend, log, closing, changed, lifecycle: this.#lifecycle },
+      find: (id) => this.#functions.get(keyOf(id)),
+      all: () => [...this.#functions.values(), ...this.#leaving],
+      lost: (exit) => this.#exited(exit),
+    });
   }
 
   /** Takes over what runs, removes what is nobody's, and starts what is missing. Then keeps it so. */
   async open(): Promise<void> {
-    const { store, backend } = this.#o;
-    const observed = await backend.list();
-    const rows = store.list();
-    for (const row of rows) this.#manage(row);
-    const leftovers = observed.filter((o) => !this.#adopt(o));
-    await Promise.all(leftovers.map((o) => backend.stop(o, 0)));
-    await this.#sweep();
+    const { store, backend, log } = this.#o;
+    for (const row of store.list()) this.#manage(row);
+    const { adopted, removed } = await this.#reconciler.takeOver();
+    const known = [...this.#functions.values()].flatMap((m) => [...m.replicas.values()].map((r) => r.identity));
+    await backend.sweep({ replicas: known, functions: this.#rows(), images: this.#rows().flatMap(imagesOf) });
     this.#watch = backend.watch(
       (exit) => this.#exited(exit),
       () => void this.reconcile(),
     );
-    this.#slowTimer = setInterval(() => void this.reconcile(), 60_000).unref();
+    void this.#reconcileNowAndThen();
     this.#opened = true;
     for (const m of this.#functions.values()) this.#step(m);
-    this.#o.log.info(
-      { functions: rows.length, adopted: observed.length - leftovers.length, removed: leftovers.length },
-      "functions reconciled",
-    );
+    log.info({ functions: this.#functions.size, adopted, removed }, "functions reconciled");
   }
 
   /** Tells those who wait for a deploy that napd stops: what was stored goes on with the next start. */
@@ -85,31 +102,29 @@ export class Rollout implements AsyncDisposable {
 
   /** Stops deciding. Functions run on; see `removeAll`. */
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#closing = true;
+    this.#closing.abort();
     this.#watch?.[Symbol.dispose]();
-    if (this.#slowTimer) clearInterval(this.#slowTimer);
-    for (const m of this.#functions.values()) {
-      if (m.retryTimer) clearTimeout(m.retryTimer);
+    const all = [...this.#functions.values()];
+    for (const m of all) {
+      m.retries.cancel();
       m.endCallers(new AppError("SHUTTING_DOWN", []));
       m.endDeploys(() => true, new AppError("SHUTTING_DOWN", []));
       for (const r of m.replicas.values()) if (r.state === "starting") r.abort.abort(new AppError("SHUTTING_DOWN", []));
     }
-    while (this.#work.size > 0) await Promise.allSettled(this.#work);
-    await Promise.all(
-      [...this.#functions.values()].flatMap((m) => [...m.replicas.values()].map((r) => r.disconnect())),
-    );
+    await this.#work.settled();
+    await Promise.all(all.flatMap((m) => [...m.replicas.values()].map((r) => r.disconnect())));
   }
 
   /** Takes every replica down; what is deployed stays deployed. After closing. */
   async removeAll(): Promise<void> {
-    const { backend, graceMs } = this.#o;
+    const { backend, graceMs, store } = this.#o;
+    const rows = store.list();
     await Promise.all((await backend.list()).map((r) => backend.stop(r, graceMs)));
-    await backend.sweep({ replicas: [], functions: this.#o.store.list(), images: this.#images() });
+    await backend.sweep({ replicas: [], functions: rows, images: rows.flatMap(imagesOf) });
   }
 
   observe(id: FunctionId): Observed | undefined {
-    const m = this.#functions.get(keyOf(id));
-    return m?.observed();
+    return this.#functions.get(keyOf(id))?.observed();
   }
 
   observeAll(namespace: string): Observed[] {
@@ -123,7 +138,7 @@ export class Rollout implements AsyncDisposable {
 
   /** Stops the replicas of a function that nobody calls; the next call starts them again. */
   stopIdle(m: Managed): void {
-    if (m.deleted || this.#closing) return;
+    if (m.deleted || this.#closing.signal.aborted) return;
     m.row = this.#o.store.stop(m.row);
     this.#o.log.info({ fn: m.key }, "stopped for want of calls");
     this.#step(m);
@@ -142,9 +157,9 @@ export class Rollout implements AsyncDisposable {
   servingVersion(id: FunctionId): { version: Version; generation: number } | null {
     const m = this.#functions.get(keyOf(id));
     if (!m) return null;
-    const { version, generation, replicas, previous, stopped } = m.row;
+    const { version, generation, previous } = m.row;
     if (previous) return previous;
-    return m.proven === generation || replicas === 0 || stopped ? { version, generation } : null;
+    return m.proven === generation || m.isAway ? { version, generation } : null;
   }
 
   /** Takes a function down for good; resolves when nothing of it is left. The row is gone already. */
@@ -152,7 +167,7 @@ export class Rollout implements AsyncDisposable {
     const m = this.#functions.get(keyOf(id));
     if (!m) return;
     m.deleted = true;
-    if (m.retryTimer) clearTimeout(m.retryTimer);
+    m.retries.cancel();
     this.#functions.delete(keyOf(id));
     this.#leaving.add(m);
     this.#o.table.delete(m.key);
@@ -162,33 +177,19 @@ export class Rollout implements AsyncDisposable {
     this.#step(m);
     await gone;
     this.#leaving.delete(m);
-    await this.releaseImage(m.row.namespace, m.row.version.image);
-    if (m.row.previous) await this.releaseImage(m.row.namespace, m.row.previous.version.image);
+    for (const { image } of imagesOf(m.row)) await this.releaseImage(m.row.namespace, image);
     // deployed again meanwhile: its logs are in the same place
     if (!this.#functions.has(keyOf(id))) await this.#o.backend.forget(id);
   }
 
   /** Compares with the backend: exits that were missed, replicas that nobody knows. */
-  async reconcile(): Promise<void> {
-    // only those that were up before the list was asked for: others may have come while it was made
-    const up = new Set(
-      [...this.#functions.values()].flatMap((m) => [...m.replicas.values()].filter((r) => r.pool !== null)),
-    );
-    try {
-      const observed = new Map((await this.#o.backend.list()).map((o) => [`${o.namespace}/${replicaId(o)}`, o]));
-      if (this.#closing) return;
-      for (const m of [...this.#functions.values(), ...this.#leaving]) {
-        for (const r of m.replicas.values()) {
-          const seen = observed.get(`${m.row.namespace}/${r.id}`);
-          observed.delete(`${m.row.namespace}/${r.id}`);
-          if (up.has(r) && (!seen || seen.condition === "dead"))
-            this.#exited({ ...r.identity, exitCode: -1, outOfMemory: false });
-        }
-      }
-      for (const stranger of observed.values()) this.#dispose(stranger);
-    } catch (e) {
-      this.#o.log.warn({ err: messageOf(e) }, "reconciliation failed; it will be tried again");
-    }
+  reconcile(): Promise<void> {
+    return this.#reconciler.compare();
+  }
+
+  /** Lets go of a prepared image unless a function needs it. */
+  releaseImage(namespace: string, image: string): Promise<void> {
+    return releaseImage(this.#o.backend, { namespace, image }, this.#rows(), this.#o.log);
   }
 
   #manage(row: Row): Managed {
@@ -202,40 +203,22 @@ export class Rollout implements AsyncDisposable {
     return policyOf(row.version.spec, this.#o.defaults);
   }
 
-  /** Takes over a replica that runs since before us; false when it is of no use. */
-  #adopt(o: ObservedReplica): boolean {
-    const m = this.#functions.get(keyOf(o));
-    if (!m || o.condition === "dead" || !o.address) return false;
-    if (o.generation !== m.row.generation && o.generation !== m.row.previous?.generation) return false;
-    const address = o.address;
-    if (o.condition === "frozen") this.#adoptAsleep(m, o, address);
-    else this.#bringUp(m, o, async () => address);
-    return true;
-  }
-
-  /** It slept when napd ended and sleeps on: it was ready once, and the first call finds out whether it still is. */
-  #adoptAsleep(m: Managed, { name, namespace, generation, number }: ReplicaIdentity, address: Address): void {
-    const replica = new Replica({ name, namespace, generation, number });
-    replica.connect(address);
-    replica.readySince = this.#o.clock.monotonic();
-    replica.move(["starting"], "frozen");
-    m.replicas.set(replica.id, replica);
+  #rows(): Row[] {
+    return [...this.#functions.values()].map((m) => m.row);
   }
 
   /** The heart: looks at what is wanted and what there is, and launches the difference. Never waits. */
   #step(m: Managed): void {
-    if (!this.#opened || this.#closing) return;
+    if (!this.#opened || this.#closing.signal.aborted) return;
     const count = m.countToKeep(this.#o.backend.can.freeze);
-    const replicas = [...m.replicas.values()].map((replica) => ({
-      replica,
-      id: replica.id,
-      state: replica.state,
-      ...generationOf(replica),
-    }));
+    const replicas = [...m.replicas.values()].map((replica) => {
+      const { generation, number } = replica.identity;
+      return { replica, id: replica.id, state: replica.state, generation, number };
+    });
     const { start, route, retire } = plan(m.deleted ? -1 : m.row.generation, count, replicas);
     // who was sent to sleep is not on the route, so that a call comes to `#wake`
     m.entry.routable = m.isAway ? [] : route.map((r) => r.replica);
-    for (const { replica } of retire) this.#retire(m, replica);
+    for (const { replica } of retire) this.#lifecycle.retire(m, replica);
     if (start.length > 0) this.#startDue(m, start);
     const complete = route.filter((r) => r.generation === m.row.generation).length >= count;
     if (complete && !m.deleted) this.#settle(m);
@@ -244,58 +227,10 @@ export class Rollout implements AsyncDisposable {
   }
 
   #startDue(m: Managed, numbers: readonly number[]): void {
-    const waitMs = m.retryAt - this.#o.clock.monotonic();
-    if (waitMs > 0) {
-      m.retryTimer ??= setTimeout(() => {
-        m.retryTimer = null;
-        this.#step(m);
-      }, waitMs).unref();
-      return;
-    }
+    if (!m.retries.isDue(this.#o.clock, () => this.#step(m))) return;
     const { spec, image } = m.row.version;
-    for (const number of numbers) {
-      const wanted = replicaSpec(spec, image, m.row.generation, number);
-      this.#bringUp(m, wanted, (signal) => this.#startReplica(m, wanted, signal));
-    }
-  }
-
-  async #startReplica(m: Managed, wanted: ReturnType<typeof replicaSpec>, signal: AbortSignal): Promise<Address> {
-    try {
-      return await this.#o.backend.start(wanted, signal);
-    } catch (e) {
-      if (!isAppError(e, "IMAGE_MISSING") || m.deleted) throw e;
-      // the image went away under us (garbage collection, a wiped containerd): the deployed version names where it came from
-      await this.#o.backend.prepare(wanted.namespace, wanted.image, "IfNotPresent", signal);
-      return this.#o.backend.start(wanted, signal);
-    }
-  }
-
-  /** From nothing, or from a running process, to ready or failed. */
-  #bringUp(m: Managed, identity: ReplicaIdentity, start: (signal: AbortSignal) => Promise<Address>): void {
-    const { name, namespace, generation, number } = identity;
-    const replica = new Replica({ name, namespace, generation, number });
-    m.replicas.set(replica.id, replica);
-    const begin = this.#o.clock.monotonic();
-    const run = async () => {
-      try {
-        const address = await start(replica.abort.signal);
-        replica.connect(address);
-        const { readyTimeoutMs, clock, backend } = this.#o;
-        await becomeReady(replica, address, m.entry.policy.readyPath, readyTimeoutMs, backend, clock);
-        replica.readySince = this.#o.clock.monotonic();
-        if (replica.move(["starting"], "ready")) {
-          m.reason = null;
-          this.#o.log.info(
-            { fn: m.key, replica: replica.id, ms: Math.round(replica.readySince - begin) },
-            "replica ready",
-          );
-        }
-      } catch (e) {
-        replica.move(["starting"], "failed");
-        this.#startFailed(m, replica, e);
-      }
-    };
-    this.#track(run().then(() => this.#step(m)));
+    for (const number of numbers)
+      this.#lifecycle.start(m, replicaSpec(spec, image, m.entry.policy, m.row.generation, number));
   }
 
   /** A version that never served goes back to the previous one, if there is one; else it is tried again, ever more slowly. */
@@ -321,11 +256,8 @@ export class Rollout implements AsyncDisposable {
   }
 
   #delayRetry(m: Managed, reason: string): void {
-    m.reason = reason;
-    m.retryAt = this.#o.clock.monotonic() + (m.failures === 0 ? 0 : backoffMs(m.failures - 1, retryMinMs, retryMaxMs));
-    m.failures++;
-    if (m.failures < patience) return;
-    m.endCallers(new AppError("FUNCTION_UNAVAILABLE", [m.key, reason]));
+    m.retries.failed(reason, this.#o.clock.monotonic());
+    if (m.retries.hopeless) m.endCallers(new AppError("FUNCTION_UNAVAILABLE", [m.key, reason]));
   }
 
   /** A process ended that we did not stop. */
@@ -333,12 +265,12 @@ export class Rollout implements AsyncDisposable {
     const m = this.#functions.get(keyOf(exit));
     const replica = m?.replicas.get(replicaId(exit));
     if (!m || !replica || replica.state === "stopping" || replica.state === "failed") return;
-    this.#track(
+    this.#work.add(
       exitReason(exit, m.row.version.spec.limits?.memory, this.#o.backend).then((error) => {
         if (replica.state === "starting") replica.abort.abort(error);
         if (!replica.move(servingStates, "failed")) return;
         this.#o.log.warn({ fn: m.key, replica: replica.id, err: error.message }, "replica lost");
-        if (replica.readySince !== null && this.#o.clock.monotonic() - replica.readySince > stableMs) m.failures = 0;
+        m.retries.served(replica.readySince, this.#o.clock.monotonic());
         this.#delayRetry(m, error.message);
         this.#step(m);
       }),
@@ -351,69 +283,18 @@ export class Rollout implements AsyncDisposable {
     if (row.previous || row.failure?.generation === row.generation) m.row = this.#o.store.settle(row);
     if (row.previous) void this.releaseImage(row.namespace, row.previous.version.image);
     const now = this.#o.clock.monotonic();
-    const isStable = [...m.replicas.values()].some((r) => r.readySince !== null && now - r.readySince > stableMs);
-    if (isStable) m.failures = 0;
+    for (const r of m.replicas.values()) m.retries.served(r.readySince, now);
     if (row.replicas > 0) m.proven = row.generation;
-    else m.forgive(); // nothing is wanted, so nothing has failed: the next call tries anew
+    else m.retries.forgive(); // nothing is wanted, so nothing has failed: the next call tries anew
     m.endDeploys((g) => g === row.generation);
-  }
-
-  /** Drains, stops and forgets a replica. One that is starting is told to give up; its failure comes back here. */
-  #retire(m: Managed, replica: Replica): void {
-    if (replica.state === "starting") {
-      replica.abort.abort(new AppError("SUPERSEDED", [m.row.name]));
-      return;
-    }
-    const drains = replica.serves;
-    if (!replica.move([...servingStates, "failed"], "stopping")) return;
-    const { graceMs, backend, clock, log } = this.#o;
-    const run = async () => {
-      await replica.settled();
-      if (drains) await within(replica.drained(), graceMs, clock);
-      for (let attempt = 0; ; attempt++) {
-        try {
-          await backend.stop(replica.identity, drains ? graceMs : 0);
-          break;
-        } catch (e) {
-          log.warn(
-            { fn: m.key, replica: replica.id, err: messageOf(e) },
-            "replica could not be removed; it will be tried again",
-          );
-          if (this.#closing) return;
-          await clock.sleep(backoffMs(attempt, retryMinMs, retryMaxMs));
-        }
-      }
-      await replica.disconnect();
-      m.replicas.delete(replica.id);
-    };
-    this.#track(run().then(() => this.#step(m)));
-  }
-
-  /** A replica that nobody knows: a crash left it. */
-  #dispose(stranger: ObservedReplica): void {
-    const m = this.#functions.get(keyOf(stranger));
-    this.#o.log.warn(
-      { fn: keyOf(stranger), replica: replicaId(stranger) },
-      "removing a replica that belongs to nobody",
-    );
-    if (!m) {
-      this.#track(this.#o.backend.stop(stranger, 0));
-      return;
-    }
-    // known function: takes its place in the table, so that nothing starts under its id meanwhile
-    const { name, namespace, generation, number } = stranger;
-    const replica = new Replica({ name, namespace, generation, number });
-    replica.move(["starting"], "failed");
-    m.replicas.set(replica.id, replica);
-    this.#step(m);
   }
 
   /** Somebody calls and nobody serves. */
   #wake(m: Managed): Promise<void> {
     if (m.entry.routable.length > 0) return Promise.resolve();
-    if (this.#closing) return Promise.reject(new AppError("SHUTTING_DOWN", []));
-    if (m.failures >= patience)
-      return Promise.reject(new AppError("FUNCTION_UNAVAILABLE", [m.key, m.reason ?? "it failed to start"]));
+    if (this.#closing.signal.aborted) return Promise.reject(new AppError("SHUTTING_DOWN", []));
+    if (m.retries.hopeless)
+      return Promise.reject(new AppError("FUNCTION_UNAVAILABLE", [m.key, m.retries.reason ?? "it failed to start"]));
     const served = m.called();
     if (m.isAway) {
       m.row = this.#o.store.scale(m.row, m.row.replicas || m.entry.policy.minReplicas);
@@ -422,41 +303,12 @@ export class Rollout implements AsyncDisposable {
     return served;
   }
 
-  /** Lets go of a prepared image unless a function needs it. */
-  async releaseImage(namespace: string, image: string): Promise<void> {
-    if (this.#images().some((i) => i.namespace === namespace && i.image === image)) return;
-    await this.#o.backend
-      .release(namespace, image)
-      .catch((e) => this.#o.log.warn({ image, err: messageOf(e) }, "image could not be released"));
+  async #reconcileNowAndThen(): Promise<void> {
+    const { clock } = this.#o;
+    const { signal } = this.#closing;
+    while (!signal.aborted) {
+      await clock.sleep(reconcileMs, signal).catch(() => {});
+      if (!signal.aborted) await this.reconcile();
+    }
   }
-
-  #images(): { namespace: string; image: string }[] {
-    const of = (row: Row) =>
-      [row.version, ...(row.previous ? [row.previous.version] : [])].map((v) => ({
-        namespace: row.namespace,
-        image: v.image,
-      }));
-    return this.#o.store.list().flatMap(of);
-  }
-
-  async #sweep(): Promise<void> {
-    const replicas = [...this.#functions.values()].flatMap((m) => [...m.replicas.values()].map((r) => r.identity));
-    await this.#o.backend.sweep({ replicas, functions: this.#o.store.list(), images: this.#images() });
-  }
-
-  #track(work: Promise<void>): void {
-    const tracked = work
-      .catch((e) =>
-        this.#o.log.error(
-          { err: messageOf(e), stack: e instanceof Error ? e.stack : undefined },
-          "unexpected failure in a rollout",
-        ),
-      )
-      .finally(() => this.#work.delete(tracked));
-    this.#work.add(tracked);
-  }
-}
-
-function generationOf(replica: Replica): { generation: number; number: number } {
-  return { generation: replica.identity.generation, number: replica.identity.number };
 }

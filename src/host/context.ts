@@ -3,8 +3,8 @@ import { join } from "node:path";
 import type { Clock } from "../base/clock.ts";
 import type { Logger } from "../base/log.ts";
 import type { ReplicaIdentity } from "../functions/backend.ts";
-import type { Freezer } from "./freezer.ts";
 import type { Containerd } from "./containerd/client.ts";
+import type { Freezer } from "./freezer.ts";
 import type { Images } from "./image/images.ts";
 import type { Cni } from "./net/cni.ts";
 

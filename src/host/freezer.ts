@@ -2,7 +2,7 @@ import type { Clock } from "../base/clock.ts";
 import { AppError, messageOf } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
 import { type FreezerGroup, freezerOf } from "./cgroup.ts";
-import type { Tasks, TaskProcess } from "./containerd/tasks.ts";
+import type { TaskProcess, Tasks } from "./containerd/tasks.ts";
 
 /** A container in containerd. */
 export interface ContainerName {

@@ -27,7 +27,7 @@ export function decideSleep(s: Sight): SleepDecision {
   if (s.awake > 0) {
     const isIdle = s.wanted === 0 || (s.policy.sleeps && s.now - s.activeAt >= s.policy.idleMs);
     if (!isIdle) return "leave";
-    return s.canFreeze ? "freeze" : "stop";
+    return s.canFreeze && s.policy.stopAfterMs > 0 ? "freeze" : "stop";
   }
   const isLongAsleep = s.frozen > 0 && s.asleepAt !== null && s.now - s.asleepAt >= s.policy.stopAfterMs;
   return isLongAsleep ? "stop" : "leave";

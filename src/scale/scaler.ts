@@ -3,6 +3,7 @@ import type { Clock } from "../base/clock.ts";
 import { messageOf } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
 import type { FunctionId } from "../base/names.ts";
+import { Pending } from "../base/pending.ts";
 import type { Backend } from "../functions/backend.ts";
 import type { Managed } from "../functions/managed.ts";
 import type { Replica } from "../functions/replica.ts";
@@ -67,7 +68,7 @@ export class Scaler implements AsyncDisposable {
   readonly #o: ScalerOptions;
   readonly #watched = new WeakMap<Managed, Watched>();
   /** Freezes and scalings under way, so that closing can wait for them. */
-  readonly #work = new Set<Promise<void>>();
+  readonly #work: Pending;
   #freezing = 0;
   #now = 0;
   #lastTick: number | null = null;
@@ -77,6 +78,7 @@ export class Scaler implements AsyncDisposable {
 
   constructor(options: ScalerOptions) {
     this.#o = options;
+    this.#work = new Pending((e) => options.log.error({ err: messageOf(e) }, "unexpected failure in the scaler"));
   }
 
   start(): void {
@@ -89,7 +91,7 @@ export class Scaler implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closing = true;
     if (this.#timer) clearTimeout(this.#timer);
-    while (this.#work.size > 0) await Promise.allSettled(this.#work);
+    await this.#work.settled();
   }
 
   /** Looks at every function and launches what is to be done. Never waits. */
@@ -126,8 +128,8 @@ export class Scaler implements AsyncDisposable {
     const { started, inFlight } = fn.entry.calls;
     let readySince = 0;
     for (const replica of fn.replicas.values()) readySince = Math.max(readySince, replica.readySince ?? 0);
-    let watched = this.#watched.get(fn);
-    if (!watched) this.#watched.set(fn, (watched = new Watched(this.#now, started, readySince)));
+    const watched = this.#watched.get(fn) ?? new Watched(this.#now, started, readySince);
+    this.#watched.set(fn, watched);
     if (inFlight > 0 || started !== watched.started || readySince !== watched.readySince) {
       watched.activeAt = this.#now;
       watched.started = started;
@@ -167,13 +169,16 @@ export class Scaler implements AsyncDisposable {
       } catch (e) {
         if (replica.state !== "ready" && replica.state !== "frozen") return; // it ended meanwhile
         if (watched.failures === 0)
-          log.warn({ fn: fn.key, replica: replica.id, err: messageOf(e) }, "replica could not be frozen; it stays awake");
+          log.warn(
+            { fn: fn.key, replica: replica.id, err: messageOf(e) },
+            "replica could not be frozen; it stays awake",
+          );
         watched.retryAt = this.#now + backoffMs(watched.failures++, retryMinMs, retryMaxMs);
       } finally {
         this.#freezing--;
       }
     };
-    this.#track(run());
+    this.#work.add(run());
   }
 
   /** Replicas by load: up at once, down when the load has been lower for the whole window. */
@@ -201,11 +206,6 @@ export class Scaler implements AsyncDisposable {
         watched.isScaling = false;
       }
     };
-    this.#track(run());
-  }
-
-  #track(work: Promise<void>): void {
-    const tracked = work.finally(() => this.#work.delete(tracked));
-    this.#work.add(tracked);
+    this.#work.add(run());
   }
 }

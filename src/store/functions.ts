@@ -123,9 +123,7 @@ export class FunctionStore<V> {
 
   /** None is to run until `scale` says so; how many are wanted stays. */
   stop(id: FunctionId): FunctionRow<V> {
-    this.#db
-      .prepare("UPDATE functions SET stopped = 1 WHERE namespace = ? AND name = ?")
-      .run(id.namespace, id.name);
+    this.#db.prepare("UPDATE functions SET stopped = 1 WHERE namespace = ? AND name = ?").run(id.namespace, id.name);
     return this.get(id)!;
   }
 

@@ -7,6 +7,7 @@ import { openLog } from "../../src/base/log.ts";
 import { Functions } from "../../src/functions/functions.ts";
 import type { Version } from "../../src/functions/managed.ts";
 import { Rollout } from "../../src/functions/rollout.ts";
+import type { ScaleDefaults } from "../../src/functions/scale-policy.ts";
 import { type FunctionSpec, parseDeployment } from "../../src/functions/spec.ts";
 import type { FunctionStatus } from "../../src/functions/status.ts";
 import type { Table } from "../../src/functions/table.ts";
@@ -16,6 +17,7 @@ import { FunctionStore } from "../../src/store/functions.ts";
 import { openState } from "../../src/store/state.ts";
 import { tmpDir } from "../support/tmp.ts";
 import { FakeBackend } from "./backend.ts";
+import { policyDefaults } from "./policy.ts";
 
 export const namespace = "fn";
 
@@ -24,6 +26,8 @@ export interface PlatformOptions {
   graceMs?: number;
   timeoutMs?: number;
   clock?: Clock;
+  /** No scaler runs here, and what is scaled to 0 is stopped, unless `stopAfterMs` says otherwise. */
+  scale?: Partial<ScaleDefaults>;
 }
 
 /** Functions on the fake backend: the real store, rollout and gateway path, without a machine. */
@@ -58,7 +62,11 @@ export async function openPlatform(options: PlatformOptions = {}): Promise<Platf
   const table: Table = new Map();
   const secrets = new Set<string>();
   const clock = options.clock ?? systemClock;
-  const defaults = { timeoutMs: options.timeoutMs ?? 20_000, pullPolicy: "Always" as const };
+  const defaults = {
+    ...policyDefaults,
+    timeoutMs: options.timeoutMs ?? 20_000,
+    scale: { ...policyDefaults.scale, stopAfterMs: 0, ...options.scale },
+  };
 
   const makeRollout = () =>
     new Rollout({

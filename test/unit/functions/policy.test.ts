@@ -3,9 +3,9 @@ import { suite, test } from "node:test";
 import { isAppError } from "../../../src/base/errors.ts";
 import { policyOf, replicaSpec } from "../../../src/functions/policy.ts";
 import type { FunctionSpec } from "../../../src/functions/spec.ts";
+import { policyDefaults as defaults } from "../../fakes/policy.ts";
 
 const web: FunctionSpec = { name: "web", namespace: "fn", image: "web:1" };
-const defaults = { timeoutMs: 60_000, pullPolicy: "Always" as const };
 
 suite("a function's policy", () => {
   test("without labels and annotations is the daemon's", () => {
@@ -17,6 +17,10 @@ suite("a function's policy", () => {
       readyPath: null,
       pullPolicy: "Always",
       watchdog: "auto",
+      scale: {
+        ...{ sleeps: true, idleMs: 60_000, stopAfterMs: 3_600_000 },
+        ...{ measure: null, loadPerReplica: 4.5, downWindowMs: 30_000, alertFactor: 10 },
+      },
     });
   });
 
@@ -31,7 +35,7 @@ suite("a function's policy", () => {
       min: 1,
       max: 20,
     },
-    { says: "what is nobody's", labels: { "com.openfaas.scale.factor": "x", team: "a" }, min: 1, max: 20 },
+    { says: "what is nobody's", labels: { "com.openfaas.ui.ext": "x", team: "a" }, min: 1, max: 20 },
   ];
   for (const row of labels)
     test(`takes from the labels ${row.says}`, () => {
@@ -106,7 +110,8 @@ suite("a function's policy", () => {
 
 suite("what a replica is started with", () => {
   const own = { OPENFAAS_NAME: "web", OPENFAAS_NAMESPACE: "fn" };
-  const of = (spec: Partial<FunctionSpec>) => replicaSpec({ ...web, ...spec }, "pin", 7, 2);
+  const of = (spec: Partial<FunctionSpec>) =>
+    replicaSpec({ ...web, ...spec }, "pin", policyOf({ ...web, ...spec }, defaults), 7, 2);
 
   test("is its identity, the prepared image and nothing that nobody asked for", () => {
     assert.deepEqual(of({}), {

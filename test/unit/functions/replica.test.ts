@@ -6,13 +6,17 @@ import { replicaId } from "../../../src/functions/backend.ts";
 import { Replica, type ReplicaState } from "../../../src/functions/replica.ts";
 
 const identity = { name: "web", namespace: "fn", generation: 7, number: 2 };
-const states: ReplicaState[] = ["starting", "ready", "frozen", "failed", "stopping"];
+const states: ReplicaState[] = ["starting", "ready", "freezing", "frozen", "failed", "stopping"];
+
+/** Who answers, now or after a wake. */
+const servers: ReplicaState[] = ["ready", "freezing", "frozen"];
 
 /** A way from `starting` to each state. */
 const ways: Record<ReplicaState, ReplicaState[]> = {
   starting: [],
   ready: ["ready"],
-  frozen: ["ready", "frozen"],
+  freezing: ["ready", "freezing"],
+  frozen: ["frozen"],
   failed: ["failed"],
   stopping: ["failed", "stopping"],
 };
@@ -27,10 +31,15 @@ function replicaIn(state: ReplicaState): Replica {
 suite("the states of a replica", () => {
   const legal = new Set([
     "starting ready",
+    "starting frozen",
     "starting failed",
-    "ready frozen",
+    "ready freezing",
     "ready failed",
     "ready stopping",
+    "freezing ready",
+    "freezing frozen",
+    "freezing failed",
+    "freezing stopping",
     "frozen ready",
     "frozen failed",
     "frozen stopping",
@@ -58,8 +67,8 @@ suite("the states of a replica", () => {
   });
 
   for (const state of states)
-    test(`one that is ${state} ${state === "ready" || state === "frozen" ? "serves" : "does not serve"}`, () =>
-      assert.equal(replicaIn(state).serves, state === "ready" || state === "frozen"));
+    test(`one that is ${state} ${servers.includes(state) ? "serves" : "does not serve"}`, () =>
+      assert.equal(replicaIn(state).serves, servers.includes(state)));
 
   test("its name tells function, generation and number", () => {
     assert.equal(replicaId(identity), "web.7.2");

@@ -615,8 +615,8 @@ suite("a function without replicas", () => {
 suite("a function asleep", () => {
   test("is thawed once for 100 callers, and counts as available meanwhile", async () => {
     await using p = await openWithWeb();
-    await p.backend.freeze(replica("web", 1));
-    assert.ok(p.table.get("web.fn")!.routable[0]!.move(["ready"], "frozen"));
+    assert.ok(await p.table.get("web.fn")!.routable[0]!.fallAsleep(p.backend));
+    assert.equal(p.status("web")!.state, "Asleep");
     assert.equal(p.status("web")!.availableReplicas, 1);
     const answers = await Promise.all(Array.from({ length: 100 }, () => p.call("web")));
     assert.ok(answers.every((a) => a.status === 200));
@@ -625,8 +625,7 @@ suite("a function asleep", () => {
 
   test("whose thaw fails says so to the caller, and thaws for the next one", async () => {
     await using p = await openWithWeb();
-    await p.backend.freeze(replica("web", 1));
-    p.table.get("web.fn")!.routable[0]!.move(["ready"], "frozen");
+    await p.table.get("web.fn")!.routable[0]!.fallAsleep(p.backend);
     p.backend.failNext("thaw", new Error("EBUSY"));
     const { status, text } = await p.call("web");
     assert.deepEqual([status, /EBUSY/.test(text)], [503, true]);
@@ -750,7 +749,7 @@ suite("a restart of napd", () => {
       await start(replica("unknown", 5));
       p.backend.pins.add("left over");
     });
-    assert.deepEqual(await replicas(p.backend), ["web.1.0 running"]);
+    await until("only ours is left", async () => (await replicas(p.backend)).join() === "web.1.0 running");
     assert.deepEqual([...p.backend.pins], [image]);
   });
 

@@ -10,10 +10,10 @@ function observed(more: Partial<Omit<Observed, "row">> & { row?: Partial<Observe
   return {
     row: {
       ...{ name: "web", namespace: "fn", version: { spec, image: "pin" }, generation: 1, previous: null },
-      ...{ replicas: 1, failure: null, createdAt: Date.UTC(2026, 0, 2, 3, 4, 5, 678) },
+      ...{ replicas: 1, stopped: false, failure: null, createdAt: Date.UTC(2026, 0, 2, 3, 4, 5, 678) },
       ...row,
     },
-    ...{ available: 1, invocations: 5, starting: false, reason: null },
+    ...{ available: 1, asleep: false, invocations: 5, starting: false, reason: null },
     ...rest,
   };
 }
@@ -64,6 +64,23 @@ suite("a function's status", () => {
     },
     { says: "some serve", given: { row: { replicas: 3 }, available: 2, reason: "exited" }, state: "Degraded" },
     { says: "none is wanted", given: { row: { replicas: 0 }, available: 0 }, state: "Stopped" },
+    {
+      says: "none is wanted and one sleeps",
+      given: { row: { replicas: 0 }, available: 0, asleep: true },
+      state: "Asleep",
+    },
+    { says: "all sleep", given: { asleep: true }, state: "Asleep" },
+    {
+      says: "all sleep while a new version comes",
+      given: { asleep: true, row: { previous } },
+      state: "Deploying",
+    },
+    { says: "it was stopped for want of calls", given: { row: { stopped: true } }, state: "Stopped" },
+    {
+      says: "it was stopped, and its last replica is on its way out",
+      given: { row: { stopped: true, replicas: 0 }, available: 0, asleep: true },
+      state: "Stopped",
+    },
     { says: "none is wanted and the last one leaves", given: { row: { replicas: 0 }, available: 1 }, state: "Stopped" },
   ];
   for (const { says, given, state } of rows)

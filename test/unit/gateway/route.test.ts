@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { suite, test } from "node:test";
 import { Entry, type Table } from "../../../src/functions/table.ts";
 import { functionRoute, hostRoute } from "../../../src/gateway/route.ts";
+import { plainPolicy } from "../../fakes/policy.ts";
 
 suite("a path", () => {
   const calls: [url: string, address: string, target: string, says: string][] = [
@@ -50,22 +51,13 @@ suite("a path", () => {
 });
 
 suite("a host", () => {
-  const policy = {
-    minReplicas: 1,
-    maxReplicas: 1,
-    timeoutMs: 1,
-    timeoutSource: "",
-    readyPath: null,
-    pullPolicy: "Never",
-    watchdog: "auto",
-  } as const;
   const table: Table = new Map();
   for (const id of [
     { name: "web", namespace: "fn" },
     { name: "web", namespace: "team" },
     { name: "gateway", namespace: "fn" }, // may be deployed, and does not get what is meant for ours
   ]) {
-    const entry = new Entry(id, policy, async () => {});
+    const entry = new Entry(id, plainPolicy, async () => {});
     table.set(entry.key, entry);
   }
 

@@ -5,6 +5,7 @@ import { suite, test } from "node:test";
 import { isAppError } from "../../../src/base/errors.ts";
 import { Entry, type Table } from "../../../src/functions/table.ts";
 import { openGateway } from "../../../src/gateway/server.ts";
+import { plainPolicy } from "../../fakes/policy.ts";
 
 /** A gateway whose handlers say who was asked for what. */
 async function open(bridgeAddress = "10.0.0.1", table: Table = new Map()) {
@@ -52,16 +53,7 @@ suite("the gateway", () => {
     assert.equal(await get(g.gateway.port, "/functionx"), "admin /functionx");
   });
 
-  const policy = {
-    minReplicas: 1,
-    maxReplicas: 1,
-    timeoutMs: 1,
-    timeoutSource: "",
-    readyPath: null,
-    pullPolicy: "Never",
-    watchdog: "auto",
-  } as const;
-  const table: Table = new Map([["web.fn", new Entry({ name: "web", namespace: "fn" }, policy, async () => {})]]);
+  const table: Table = new Map([["web.fn", new Entry({ name: "web", namespace: "fn" }, plainPolicy, async () => {})]]);
 
   test("sends calls by host to functions on the bridge", async () => {
     await using g = await open("127.0.0.1", table);
