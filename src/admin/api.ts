@@ -5,6 +5,7 @@ import type { Logger } from "../base/log.ts";
 import type { Functions } from "../functions/functions.ts";
 import type { Credentials } from "../store/credentials.ts";
 import type { SecretStore } from "../store/secrets.ts";
+import { alertRoutes } from "./alert.ts";
 import { authenticator } from "./auth.ts";
 import { errorHandler, maxBodyBytes, sendError } from "./errors.ts";
 import { functionRoutes } from "./functions.ts";
@@ -49,6 +50,7 @@ export async function openApi(options: ApiOptions): Promise<(req: IncomingMessag
     functionRoutes(add, options);
     secretRoutes(add, options);
     infoRoutes(add, options);
+    alertRoutes(add, options);
   });
   await app.ready();
   return (req, res) => {
