@@ -100,6 +100,8 @@ find_missing() {
   need ca-certificates test -s /etc/ssl/certs/ca-certificates.crt
   case $1 in test | bench)
     need docker-registry has docker-registry
+    need prometheus has prometheus
+    need prometheus-alertmanager has prometheus-alertmanager
     need skopeo has skopeo
     need curl has curl
     need openssl has openssl

@@ -216,6 +216,12 @@ const settings = {
       "Whether the memory of frozen functions is moved to swap at once (cgroup v2, Linux 5.19 or newer).",
     ),
   },
+  metrics: {
+    listen: listen(
+      { host: "127.0.0.1", port: 8082 },
+      "Address and port of /metrics, for Prometheus. No password is asked for there; port 0 takes any.",
+    ),
+  },
   log: {
     level: choice<LogLevel>(
       ["trace", "debug", "info", "warn", "error", "silent"],

@@ -8,6 +8,7 @@ import type { Logger } from "./base/log.ts";
 import { hostAddress, parseSubnet } from "./base/subnet.ts";
 import type { Config } from "./config.ts";
 import type { Backend } from "./functions/backend.ts";
+import { durationBounds } from "./functions/call-stats.ts";
 import { Functions } from "./functions/functions.ts";
 import type { Version } from "./functions/managed.ts";
 import { Rollout } from "./functions/rollout.ts";
@@ -25,6 +26,8 @@ import { ensureFirewall, teardownFirewall } from "./host/net/firewall.ts";
 import { hostsText, openHostResolvers, resolvConfText } from "./host/net/resolv.ts";
 import { lookupUser } from "./host/oci/user.ts";
 import { openInvoke } from "./invoke/invoke.ts";
+import { openMetrics } from "./metrics/registry.ts";
+import { openMetricsServer } from "./metrics/server.ts";
 import { Scaler } from "./scale/scaler.ts";
 import { openCredentials } from "./store/credentials.ts";
 import { FunctionStore } from "./store/functions.ts";
@@ -85,7 +88,15 @@ export async function startDaemon(config: Config, version: string, log: Logger):
   const hasSecret = async (namespace: string, name: string) => (await readSecret(namespace, name)) !== undefined;
   const functions = new Functions({ store, backend, rollout, defaults, deployWaitMs, namespaces, hasSecret, clock });
   const invoke = openInvoke({ table, defaultNamespace, thaw: (replica) => backend.thaw(replica) });
-  const admin = await openApi({ functions, secrets, credentials, defaultNamespace, namespaces, version, log });
+  const { registry, countRequest } = openMetrics({
+    functions: () => functions.samples(),
+    usage: async () => [],
+    durationBounds,
+    version,
+  });
+  up.use(await openMetricsServer(registry, config.metrics.listen));
+  const apiOptions = { functions, secrets, credentials, defaultNamespace, namespaces, countRequest, version, log };
+  const admin = await openApi(apiOptions);
   gateway.serve({ invoke, admin });
   up.defer(() => gateway.drain(drainMs));
   up.defer(() => rollout.endDeploys());

@@ -3,6 +3,7 @@ import Fastify, { type FastifyInstance, type HTTPMethods, type RouteHandlerMetho
 import { AppError, messageOf } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
 import type { Functions } from "../functions/functions.ts";
+import type { CountRequest } from "../metrics/requests.ts";
 import type { Credentials } from "../store/credentials.ts";
 import type { SecretStore } from "../store/secrets.ts";
 import { alertRoutes } from "./alert.ts";
@@ -18,6 +19,7 @@ export interface ApiOptions {
   credentials: Credentials;
   defaultNamespace: string;
   namespaces: () => readonly string[];
+  countRequest: CountRequest;
   version: string;
   log: Logger;
 }
@@ -34,6 +36,12 @@ export async function openApi(options: ApiOptions): Promise<(req: IncomingMessag
   takeAnyBodyAsJson(app);
   app.setErrorHandler(errorHandler(options.log));
   app.setNotFoundHandler((_request, reply) => sendError(reply, new AppError("ROUTE_NOT_FOUND", [])));
+
+  // by the route's pattern without its parameters, so that no caller can make new series (contracts/api.md §2.10)
+  app.addHook("onResponse", async (request, reply) => {
+    const path = request.routeOptions.url?.replace(/\/:.*$/, "") ?? "other";
+    options.countRequest(request.method, path, reply.statusCode, reply.elapsedTime / 1000);
+  });
 
   const open = adder(app);
   open("/healthz", {

@@ -7,6 +7,7 @@ import type { Backend } from "./backend.ts";
 import type { Row, Version } from "./managed.ts";
 import { type Policy, type PolicyDefaults, policyOf } from "./policy.ts";
 import type { Rollout } from "./rollout.ts";
+import { type Sample, sampleOf } from "./samples.ts";
 import { alertedReplicas } from "./scale-policy.ts";
 import type { FunctionSpec } from "./spec.ts";
 import { type FunctionStatus, statusOf } from "./status.ts";
@@ -118,6 +119,11 @@ export class Functions {
     this.#checkNamespace(id.namespace);
     const observed = this.#o.rollout.observe(id);
     return observed && statusOf(observed);
+  }
+
+  /** Of all functions, for metrics. */
+  samples(): Sample[] {
+    return this.#o.rollout.observeAll().map(sampleOf);
   }
 
   #checkNamespace(namespace: string): void {

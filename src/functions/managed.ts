@@ -1,5 +1,6 @@
 import { AppError } from "../base/errors.ts";
 import type { FunctionRow } from "../store/functions.ts";
+import type { CallStats } from "./call-stats.ts";
 import type { Policy } from "./policy.ts";
 import type { Replica } from "./replica.ts";
 import { Retries } from "./retries.ts";
@@ -20,9 +21,10 @@ export interface Observed {
   readonly row: Row;
   /** Answering now, or after a wake. */
   readonly available: number;
-  /** It has replicas, and all of them are frozen or about to be. */
-  readonly asleep: boolean;
-  readonly invocations: number;
+  readonly calls: CallStats;
+  readonly policy: Policy;
+  /** Replicas by state. */
+  readonly states: Readonly<Record<string, number>>;
   readonly starting: boolean;
   readonly reason: string | null;
 }
@@ -121,15 +123,21 @@ export class Managed {
   }
 
   observed(): Observed {
-    const serving = [...this.replicas.values()].filter((r) => r.serves);
     return {
       row: this.row,
       available: this.row.stopped ? this.row.replicas : this.entry.routable.length,
-      asleep: serving.length > 0 && (this.row.replicas === 0 || serving.every((r) => r.isAsleep)),
-      invocations: this.entry.calls.ended,
+      calls: this.entry.calls,
+      policy: this.entry.policy,
+      states: this.#states(),
       starting: [...this.replicas.values()].some((r) => r.state === "starting"),
       reason: this.retries.reason ?? this.row.failure?.reason ?? null,
     };
+  }
+
+  #states(): Record<string, number> {
+    const states: Record<string, number> = {};
+    for (const { state } of this.replicas.values()) states[state] = (states[state] ?? 0) + 1;
+    return states;
   }
 }
 

@@ -39,6 +39,7 @@ export class Replica {
   pool: Pool | null = null;
   /** When it got ready, on the monotonic clock, ms; null before. */
   readySince: number | null = null;
+  #address: Address | null = null;
   #state: ReplicaState = "starting";
   /** The freeze or thaw under way: there is never more than one. */
   #moving: Promise<void> | null = null;
@@ -75,6 +76,7 @@ export class Replica {
   }
 
   connect(address: Address): void {
+    this.#address = address;
     // No pipelining; connections unlimited, because the number of requests is limited elsewhere. Timeouts are the
     // caller's: one deadline over the whole call.
     this.pool = new Pool(`http://${address.host}:${address.port}`, {
@@ -106,7 +108,10 @@ export class Replica {
   async fallAsleep(backend: Pick<Backend, "freeze" | "thaw">): Promise<boolean> {
     if (this.inFlight > 0 || this.#moving || !this.move(["ready"], "freezing")) return false;
     const freezing = backend.freeze(this.identity).then(
-      () => void this.move(["freezing"], "frozen"),
+      () => {
+        // what it holds of our connections may be too old for it when it wakes: it would close them under the first call
+        if (this.move(["freezing"], "frozen")) void this.#reconnect();
+      },
       async (e) => {
         const undone = backend.thaw(this.identity).then(
           () => "ready" as const,
@@ -123,6 +128,12 @@ export class Replica {
       });
     await freezing;
     return true;
+  }
+
+  async #reconnect(): Promise<void> {
+    const old = this.pool;
+    if (this.#address) this.connect(this.#address);
+    await old?.destroy();
   }
 
   /** Resolves when no freeze or thaw is under way. */

@@ -127,8 +127,10 @@ export class Rollout implements AsyncDisposable {
     return this.#functions.get(keyOf(id))?.observed();
   }
 
-  observeAll(namespace: string): Observed[] {
-    return [...this.#functions.values()].filter((m) => m.row.namespace === namespace).map((m) => m.observed());
+  /** Those of one namespace, or all. */
+  observeAll(namespace?: string): Observed[] {
+    const all = [...this.#functions.values()];
+    return (namespace === undefined ? all : all.filter((m) => m.row.namespace === namespace)).map((m) => m.observed());
   }
 
   /** Every function, with its replicas: for the scaler. */

@@ -29,10 +29,10 @@ export interface FunctionStatus {
 
 /** Design §6. */
 export function statusOf(observed: Observed): FunctionStatus {
-  const { row, available, invocations, reason } = observed;
+  const { row, available, calls, reason } = observed;
   return {
     ...row.version.spec,
-    invocationCount: invocations,
+    invocationCount: calls.ended,
     replicas: row.replicas,
     availableReplicas: available,
     createdAt: new Date(row.createdAt).toISOString(),
@@ -41,11 +41,13 @@ export function statusOf(observed: Observed): FunctionStatus {
   };
 }
 
-function stateOf({ row, available, asleep, starting, reason }: Observed): FunctionStatus["state"] {
-  if (row.stopped || row.replicas === 0) return asleep && !row.stopped ? "Asleep" : "Stopped";
+function stateOf({ row, available, states, starting, reason }: Observed): FunctionStatus["state"] {
+  const { ready = 0, freezing = 0, frozen = 0 } = states;
+  if (row.stopped) return "Stopped";
+  if (row.replicas === 0) return ready + freezing + frozen > 0 ? "Asleep" : "Stopped"; // kept to be woken by a call
   if (available >= row.replicas) {
     if (starting || row.previous !== null) return "Deploying";
-    return asleep ? "Asleep" : "Ready";
+    return ready === 0 ? "Asleep" : "Ready";
   }
   if (available > 0) return "Degraded";
   return reason === null ? "Deploying" : "Failed";

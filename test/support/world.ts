@@ -22,6 +22,7 @@ export interface World extends AsyncDisposable {
   readonly dir: string;
   readonly url: string;
   readonly port: number;
+  readonly metricsUrl: string;
   readonly bridge: string;
   /** Of the functions. */
   readonly namespace: string;
@@ -53,10 +54,12 @@ export async function openWorld(): Promise<World> {
   const id = `nt${randomInt(0x10000, 0xfffff).toString(16)}`;
   const subnet = `10.${randomInt(200, 250)}.${randomInt(0, 255)}.0/24`;
   const port = await freePort();
+  const metricsPort = await freePort();
   const paths = { data: `${dir}/data`, run: `${dir}/run`, logs: `${dir}/logs` };
   const containerd = up.use(await openContainerd({ dir: `${dir}/c`, runDir: `${dir}/r` }));
   const settings = {
     "gateway.listen": `0.0.0.0:${port}`,
+    "metrics.listen": `127.0.0.1:${metricsPort}`,
     "containerd.socket": containerd.socket,
     "containerd.runc_root": `${dir}/runc`,
     "cgroup.parent": id,
@@ -134,6 +137,7 @@ export async function openWorld(): Promise<World> {
     dir,
     url,
     port,
+    metricsUrl: `http://127.0.0.1:${metricsPort}/metrics`,
     bridge: id,
     namespace: settings["functions.namespace"],
     containerd,

@@ -242,6 +242,7 @@ suite("the printed configuration", () => {
       "scale.auto=off",
       "scale.freezer=containerd",
       "scale.page_out=on",
+      "metrics.listen=0.0.0.0:9082",
       "log.level=silent",
       "registries.docker.io=mirror:https://one.example mirror:http://two.example:5000",
       "registries.localhost:5000=plain-http ca:/etc/a;b.pem",

@@ -71,6 +71,7 @@ async function open() {
     functions: functions as unknown as Functions,
     secrets,
     credentials: { user: "admin", password: "pass:word" },
+    countRequest: () => {},
     defaultNamespace: "fn",
     namespaces: () => ["fn", "team"],
     version: "1.2.3",

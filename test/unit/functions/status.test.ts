@@ -1,7 +1,10 @@
 import assert from "node:assert/strict";
 import { suite, test } from "node:test";
+import { CallStats } from "../../../src/functions/call-stats.ts";
 import type { Observed } from "../../../src/functions/managed.ts";
+import { policyOf } from "../../../src/functions/policy.ts";
 import { type FunctionStatus, statusOf } from "../../../src/functions/status.ts";
+import { policyDefaults } from "../../fakes/policy.ts";
 
 const spec = { name: "web", namespace: "fn", image: "web:1" };
 
@@ -13,9 +16,19 @@ function observed(more: Partial<Omit<Observed, "row">> & { row?: Partial<Observe
       ...{ replicas: 1, stopped: false, failure: null, createdAt: Date.UTC(2026, 0, 2, 3, 4, 5, 678) },
       ...row,
     },
-    ...{ available: 1, asleep: false, invocations: 5, starting: false, reason: null },
+    ...{ available: 1, calls: calls(5), states: { ready: 1 }, starting: false, reason: null },
+    policy: policyOf(spec, policyDefaults),
     ...rest,
   };
+}
+
+function calls(count: number): CallStats {
+  const stats = new CallStats();
+  for (let i = 0; i < count; i++) {
+    stats.begin();
+    stats.end(200, 0.001);
+  }
+  return stats;
 }
 
 suite("a function's status", () => {
@@ -63,25 +76,29 @@ suite("a function's status", () => {
       state: "Failed",
     },
     { says: "some serve", given: { row: { replicas: 3 }, available: 2, reason: "exited" }, state: "Degraded" },
-    { says: "none is wanted", given: { row: { replicas: 0 }, available: 0 }, state: "Stopped" },
+    { says: "none is wanted", given: { row: { replicas: 0 }, available: 0, states: {} }, state: "Stopped" },
     {
-      says: "none is wanted and one sleeps",
-      given: { row: { replicas: 0 }, available: 0, asleep: true },
+      says: "none is wanted and one is kept",
+      given: { row: { replicas: 0 }, available: 0, states: { frozen: 1 } },
       state: "Asleep",
     },
-    { says: "all sleep", given: { asleep: true }, state: "Asleep" },
+    { says: "all sleep", given: { states: { frozen: 1 } }, state: "Asleep" },
     {
       says: "all sleep while a new version comes",
-      given: { asleep: true, row: { previous } },
+      given: { states: { frozen: 1 }, row: { previous } },
       state: "Deploying",
     },
     { says: "it was stopped for want of calls", given: { row: { stopped: true } }, state: "Stopped" },
     {
       says: "it was stopped, and its last replica is on its way out",
-      given: { row: { stopped: true, replicas: 0 }, available: 0, asleep: true },
+      given: { row: { stopped: true, replicas: 0 }, available: 0, states: { frozen: 1 } },
       state: "Stopped",
     },
-    { says: "none is wanted and the last one leaves", given: { row: { replicas: 0 }, available: 1 }, state: "Stopped" },
+    {
+      says: "none is wanted and the last one leaves",
+      given: { row: { replicas: 0 }, available: 0, states: { stopping: 1 } },
+      state: "Stopped",
+    },
   ];
   for (const { says, given, state } of rows)
     test(`is ${state} when ${says}`, () => assert.equal(statusOf(observed(given)).state, state));
@@ -92,7 +109,7 @@ suite("a function's status", () => {
   });
 
   test("has numbers that are whole, for Go clients take no other", () => {
-    const { replicas, availableReplicas, invocationCount } = statusOf(observed({ available: 0, invocations: 0 }));
+    const { replicas, availableReplicas, invocationCount } = statusOf(observed({ available: 0, calls: calls(0) }));
     assert.deepEqual([replicas, availableReplicas, invocationCount], [1, 0, 0]);
   });
 });
