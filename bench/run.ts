@@ -3,15 +3,19 @@ import { writeFile } from "node:fs/promises";
 import { parseArgs } from "node:util";
 import { coldStart } from "./cold-start.ts";
 import { deploy } from "./deploy.ts";
+import { freezeRaceBench } from "./freeze-race.ts";
 import { gateway } from "./gateway.ts";
 import type { Bench, Measurement } from "./measure.ts";
+import { wake } from "./wake.ts";
 import { watchdog } from "./watchdog.ts";
 import { watchdogAbuse } from "./watchdog-abuse.ts";
 
 const benches: Record<string, Bench> = {
   "cold-start": coldStart,
   deploy,
+  "freeze-race": freezeRaceBench,
   gateway,
+  wake,
   watchdog,
   "watchdog-abuse": watchdogAbuse,
 };
