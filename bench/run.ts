@@ -1,21 +1,27 @@
 /** `npm run bench -- NAME… [--json FILE]`: the named measurements, all of them without a name. */
 import { writeFile } from "node:fs/promises";
 import { parseArgs } from "node:util";
+import { churn } from "./churn.ts";
 import { coldStart } from "./cold-start.ts";
 import { deploy } from "./deploy.ts";
 import { freezeRaceBench } from "./freeze-race.ts";
 import { gateway } from "./gateway.ts";
 import type { Bench, Measurement } from "./measure.ts";
+import { scaleOut } from "./scale-out.ts";
+import { updatesUnderLoad } from "./updates.ts";
 import { wake } from "./wake.ts";
 import { watchdog } from "./watchdog.ts";
 import { watchdogAbuse } from "./watchdog-abuse.ts";
 
 const benches: Record<string, Bench> = {
+  churn,
   "cold-start": coldStart,
   deploy,
   "freeze-race": freezeRaceBench,
   gateway,
   wake,
+  "scale-out": scaleOut,
+  updates: updatesUnderLoad,
   watchdog,
   "watchdog-abuse": watchdogAbuse,
 };

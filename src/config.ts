@@ -4,7 +4,8 @@ import { parse, safe } from "ini";
 import { formatDuration, parseDuration } from "./base/durations.ts";
 import { AppError, messageOf, systemCode } from "./base/errors.ts";
 import type { LogLevel } from "./base/log.ts";
-import { isName, nameRule } from "./base/names.ts";
+import { isNamespace, namespaceRule } from "./base/names.ts";
+import { formatQuantity, parseMemory } from "./base/quantities.ts";
 import { parseSubnet } from "./base/subnet.ts";
 
 /** One setting: what it means, its default, and how its text becomes a value (throws a sentence saying what must hold). */
@@ -49,6 +50,18 @@ function integer(fallback: number, min: number, max: number, sentence: string): 
   const read = (t: string) =>
     /^\d{1,12}$/.test(t) && +t >= min && +t <= max ? +t : fail(`must be a whole number from ${min} to ${max}`);
   return { sentence: `${sentence} From ${min} to ${max}.`, fallback, read, write: String };
+}
+
+function flag(fallback: boolean, sentence: string): Setting<boolean> {
+  const read = (t: string) => (t === "true" || t === "false" ? t === "true" : fail("must be true or false"));
+  return { sentence: `${sentence} true or false.`, fallback, read, write: String };
+}
+
+/** Bytes. */
+function bytes(fallback: number, sentence: string): Setting<number> {
+  const read = (t: string) =>
+    t === "0" ? 0 : (parseMemory(t) ?? fail("must be an amount of bytes such as 256Mi or 4Gi"));
+  return { sentence, fallback, read, write: formatQuantity };
 }
 
 /** Milliseconds. */
@@ -105,6 +118,26 @@ const settings = {
     upstream_timeout: duration(
       60_000,
       "How long a call may take, including the wake-up, unless annotation napd.timeout says otherwise.",
+    ),
+  },
+  api: {
+    upsert: flag(
+      false,
+      "Whether PUT of a function that does not exist makes it, and POST of one that does updates it, instead of 404 and 409.",
+    ),
+    secret_overwrite: flag(
+      false,
+      "Whether POST of a secret that exists replaces it, as scripts for faasd expect, instead of 409.",
+    ),
+    provider_name: word(
+      "napd",
+      "Name of the provider in /system/info; some clients and test suites go by it.",
+      plainWord,
+      "letters, digits, hyphens and underscores",
+    ),
+    function_label: flag(
+      false,
+      "Whether functions are shown with the label faas_function, which a conformance suite looks for and faas-cli diff takes for a difference.",
     ),
   },
   containerd: {
@@ -170,15 +203,26 @@ const settings = {
       "",
       "Logins of registries, in the format of docker's config.json; empty for docker-config.json in paths.data.",
     ),
+    max_upload: bytes(4 * 2 ** 30, "Largest archive of images that can be uploaded, packed and unpacked."),
+    gc_high: integer(85, 1, 100, "Percent of containerd's file system in use above which unused images are removed."),
+    gc_low: integer(80, 0, 100, "Percent in use down to which they are, least recently used first."),
+    gc_min_age: duration(2 * 60_000, "How long an image stays after its last use before it may be removed by itself."),
+    disk_reserve: bytes(256 * 2 ** 20, "Space that stays free: deploys that would take it are refused."),
   },
   functions: {
     namespace: {
-      ...word("openfaas-fn", "The default namespace of functions.", plainWord, nameRule),
-      read: (t: string) => (isName(t) ? t : fail(`must be ${nameRule}`)),
+      ...word("openfaas-fn", "The default namespace of functions.", plainWord, namespaceRule),
+      read: (t: string) => (isNamespace(t) ? t : fail(`must be ${namespaceRule}`)),
     },
     ready_timeout: duration(60_000, "How long a replica may take to get ready before it counts as failed."),
     deploy_wait: duration(50_000, "How long a deploy waits for readiness before it answers that the rollout goes on."),
     grace: duration(30_000, "How long a stopping replica may finish its requests and then its own shut-down."),
+    starts_at_once: integer(
+      4,
+      1,
+      1000,
+      "How many replicas may be on their way up at once; the others wait for their turn.",
+    ),
     pids_limit: integer(512, 16, 1_000_000, "Processes and threads that one replica may have."),
     on_stop: choice(
       ["keep", "remove"],
@@ -306,7 +350,13 @@ export function loadConfig(sources: ConfigSources): Config {
     }
     config[section] = Object.freeze(values);
   }
+  checkTogether(config as Config);
   return Object.freeze(config) as Config;
+}
+
+function checkTogether({ images }: Config): void {
+  if (images.gc_low > images.gc_high)
+    throw new AppError("CONFIG", [`images.gc_low ${images.gc_low} must not be above images.gc_high ${images.gc_high}`]);
 }
 
 function lookUp(name: string): Setting<unknown> | undefined {

@@ -10,27 +10,37 @@ import type { Config } from "./config.ts";
 import type { Backend } from "./functions/backend.ts";
 import { durationBounds } from "./functions/call-stats.ts";
 import { Functions } from "./functions/functions.ts";
+import { ImagesInUse, type UsedImage } from "./functions/images-in-use.ts";
 import type { Version } from "./functions/managed.ts";
+import { Namespaces } from "./functions/namespaces.ts";
 import { Rollout } from "./functions/rollout.ts";
+import { Secrets } from "./functions/secrets.ts";
 import type { Table } from "./functions/table.ts";
+import { Usage } from "./functions/usage.ts";
 import { openGateway } from "./gateway/server.ts";
 import { hostBackend } from "./host/backend.ts";
 import { removeParentGroups } from "./host/cgroup.ts";
 import { type Containerd, openContainerd } from "./host/containerd/client.ts";
 import { openFreezer } from "./host/freezer.ts";
+import { Disk } from "./host/image/disk.ts";
 import { Images } from "./host/image/images.ts";
+import type { KeeperOptions } from "./host/image/keeper.ts";
+import { namespaceLabels } from "./host/namespaces.ts";
 import { ensureBridge, teardownBridge, uplinkMtu } from "./host/net/bridge.ts";
 import { Cni } from "./host/net/cni.ts";
 import { startDns } from "./host/net/dns.ts";
 import { ensureFirewall, teardownFirewall } from "./host/net/firewall.ts";
 import { hostsText, openHostResolvers, resolvConfText } from "./host/net/resolv.ts";
 import { lookupUser } from "./host/oci/user.ts";
+import { SecretCopies } from "./host/secrets.ts";
 import { openInvoke } from "./invoke/invoke.ts";
 import { openMetrics } from "./metrics/registry.ts";
 import { openMetricsServer } from "./metrics/server.ts";
+import type { Release } from "./release.ts";
 import { Scaler } from "./scale/scaler.ts";
 import { openCredentials } from "./store/credentials.ts";
 import { FunctionStore } from "./store/functions.ts";
+import { NamespaceStore } from "./store/namespaces.ts";
 import { SecretStore } from "./store/secrets.ts";
 import { openState } from "./store/state.ts";
 
@@ -46,10 +56,9 @@ const drainMs = 30_000;
 const ownWatchdog = join(import.meta.dirname, `../dist/watchdog-linux-${process.arch}`);
 
 /** Starts everything; reading order is start order. What was opened is closed again when a later step fails. */
-export async function startDaemon(config: Config, version: string, log: Logger): Promise<Daemon> {
+export async function startDaemon(config: Config, release: Release, log: Logger): Promise<Daemon> {
   const clock = systemClock;
   const defaultNamespace = config.functions.namespace;
-  const namespaces = () => [defaultNamespace];
   const table: Table = new Map();
   await using up = new AsyncDisposableStack();
   up.use(await claim(config.paths.run));
@@ -60,13 +69,21 @@ export async function startDaemon(config: Config, version: string, log: Logger):
   const db = openState(config.paths.data);
   up.defer(() => db.close());
   const store = new FunctionStore<Version>(db);
-  const secrets = new SecretStore(join(config.paths.data, "secrets"));
+  const images = new ImagesInUse(() => store.list());
+  const namespaceStore = new NamespaceStore(db);
+  Namespaces.ensureDefault(namespaceStore, defaultNamespace);
+  const secretStore = new SecretStore(join(config.paths.data, "secrets"));
   const credentials = await openCredentials(join(config.paths.data, "credentials"));
 
   const isFunction = (name: string, namespace = defaultNamespace) => table.has(`${name}.${namespace}`);
-  const readSecret = (namespace: string, name: string) => secrets.read(namespace, name);
+  const readSecret = (namespace: string, name: string) => secretStore.read(namespace, name);
+  const namespaceNames = () => namespaceStore.names();
   const { backend } = up.use(
-    await openHost(config, { gatewayPort: gateway.port, namespaces, isFunction, readSecret, clock, log }),
+    await openHost(config, {
+      ...{ gatewayPort: gateway.port, namespaces: namespaceNames },
+      ...{ isFunction, readSecret, clock, log },
+      usedImages: () => images.list(),
+    }),
   );
 
   const defaults = {
@@ -80,23 +97,43 @@ export async function startDaemon(config: Config, version: string, log: Logger):
     },
   };
   const { ready_timeout: readyTimeoutMs, grace: graceMs, deploy_wait: deployWaitMs, on_stop } = config.functions;
-  const rollout = new Rollout({ store, backend, table, defaults, readyTimeoutMs, graceMs, clock, log });
+  const rollout = new Rollout({
+    ...{ store, images, backend, table, defaults, readyTimeoutMs, graceMs },
+    ...{ startsAtOnce: config.functions.starts_at_once, clock, log },
+  });
   if (on_stop === "remove") up.defer(() => rollout.removeAll());
   up.use(rollout);
   await rollout.open();
 
   const hasSecret = async (namespace: string, name: string) => (await readSecret(namespace, name)) !== undefined;
-  const functions = new Functions({ store, backend, rollout, defaults, deployWaitMs, namespaces, hasSecret, clock });
+  const functions = new Functions({
+    ...{ store, images, backend, rollout, defaults, deployWaitMs },
+    ...{ namespaces: namespaceNames, hasSecret, clock },
+  });
+  const occupants = (namespace: string) => functions.occupants(namespace);
+  const namespaces = new Namespaces({
+    ...{ store: namespaceStore, secrets: secretStore, backend },
+    ...{ occupants, defaultNamespace, log },
+  });
+  await namespaces.open();
+  const overwrite = config.api.secret_overwrite;
+  const secrets = new Secrets({ store: secretStore, namespaces, backend, overwrite });
   const invoke = openInvoke({ table, defaultNamespace, thaw: (replica) => backend.thaw(replica) });
+  const usage = up.use(new Usage({ backend, table, clock, log }));
   const { registry, countRequest } = openMetrics({
     functions: () => functions.samples(),
-    usage: async () => [],
+    usage: async () => usage.totals(),
     durationBounds,
-    version,
+    version: release.version,
   });
   up.use(await openMetricsServer(registry, config.metrics.listen));
-  const apiOptions = { functions, secrets, credentials, defaultNamespace, namespaces, countRequest, version, log };
-  const admin = await openApi(apiOptions);
+  const admin = await openApi({
+    ...{ functions, images: backend.images, secrets, namespaces, credentials, defaultNamespace },
+    ...{ usage: (id) => usage.of(id), release, countRequest, log },
+    upsert: config.api.upsert,
+    providerName: config.api.provider_name,
+    functionLabel: config.api.function_label,
+  });
   gateway.serve({ invoke, admin });
   up.defer(() => gateway.drain(drainMs));
   up.defer(() => rollout.endDeploys());
@@ -122,6 +159,7 @@ export interface HostNeeds {
   namespaces: () => readonly string[];
   isFunction: (name: string, namespace?: string) => boolean;
   readSecret: (namespace: string, name: string) => Promise<Buffer | undefined>;
+  usedImages: () => readonly UsedImage[];
   clock: Clock;
   log: Logger;
 }
@@ -135,7 +173,7 @@ export async function openHost(config: Config, needs: HostNeeds): Promise<{ back
   const containerd = up.use(
     await openContainerd({ socket: config.containerd.socket, snapshotter: config.containerd.snapshotter }),
   );
-  for (const namespace of namespaces()) await containerd.namespaces.ensure(namespace, { openfaas: "true" });
+  for (const namespace of namespaces()) await containerd.namespaces.ensure(namespace, namespaceLabels(network.bridge));
   if (removes) up.defer(() => removeParentGroups(config.cgroup.parent));
 
   const mtu = await uplinkMtu();
@@ -157,20 +195,30 @@ export async function openHost(config: Config, needs: HostNeeds): Promise<{ back
     pluginDirs: network.plugins,
   });
 
-  const images = up.use(await openImages(config, containerd, log));
+  const disk = new Disk({
+    imageDirs: await containerd.server.imageRoots(config.containerd.snapshotter),
+    dataDir: paths.data,
+    reserve: config.images.disk_reserve,
+  });
+  const { gc_high: gcHigh, gc_low: gcLow, gc_min_age: gcMinAgeMs } = config.images;
+  const keeper = { disk, gcHigh, gcLow, gcMinAgeMs, namespaces, used: needs.usedImages };
+  const images = up.use(await openImages(config, containerd, log, keeper));
+  up.use(images.keeper.start());
   const settings = {
     runDir: paths.run,
     logsDir: paths.logs,
     bridge: network.bridge,
     cgroupParent: config.cgroup.parent,
     runcRoot: config.containerd.runc_root,
+    uploadsDir: join(paths.data, "uploads"),
+    maxUploadBytes: config.images.max_upload,
     pidsLimit: config.functions.pids_limit,
     watchdogDir: paths.watchdog || ownWatchdog,
   };
-  const { readSecret } = needs;
+  const secrets = new SecretCopies(paths.run, needs.readSecret);
   const { freezer: by, page_out } = config.scale;
   const freezer = openFreezer({ tasks: containerd.tasks, by, pageOut: page_out === "on", clock, log });
-  const backend = hostBackend({ settings, containerd, images, cni, freezer, clock, log, readSecret, namespaces });
+  const backend = hostBackend({ settings, containerd, images, cni, freezer, clock, log, secrets, namespaces });
   const stack = up.move();
   return { backend, [Symbol.asyncDispose]: () => stack.disposeAsync() };
 }
@@ -179,8 +227,13 @@ function bridgeAddress(config: Config): string {
   return hostAddress(parseSubnet(config.network.subnet));
 }
 
-/** Images as this configuration has them; also for `napd import`, which runs beside the daemon. */
-export function openImages(config: Config, containerd: Containerd, log: Logger): Promise<Images> {
+/** Images as this configuration has them; without a keeper for `napd import`, which runs beside the daemon. */
+export function openImages(
+  config: Config,
+  containerd: Containerd,
+  log: Logger,
+  keeper?: KeeperOptions,
+): Promise<Images> {
   return Images.open({
     containerd,
     registries: config.registries,
@@ -188,6 +241,7 @@ export function openImages(config: Config, containerd: Containerd, log: Logger):
     runDir: config.paths.run,
     lookupUser,
     log,
+    ...(keeper && { keeper }),
   });
 }
 

@@ -1,13 +1,15 @@
 #!/usr/bin/env node
-import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { AppError, messageOf } from "./base/errors.ts";
 import { type Logger, openLog } from "./base/log.ts";
 import { type Config, loadConfig, printConfig } from "./config.ts";
 import { openImages, startDaemon } from "./daemon.ts";
 import { openContainerd } from "./host/containerd/client.ts";
+import { readRelease } from "./release.ts";
 
-const version: string = JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8")).version;
+const release = await readRelease(join(import.meta.dirname, ".."));
+const { version } = release;
 const defaultFile = "/etc/napd/napd.ini";
 
 const usage = `napd ${version}: serverless functions on one machine
@@ -82,7 +84,7 @@ async function run(config: Config, log: Logger): Promise<number> {
     process.exit(1); // nothing is lost by a restart, and nobody knows what state this process is in
   });
   const begin = performance.now();
-  const daemon = await startDaemon(config, version, log);
+  const daemon = await startDaemon(config, release, log);
   log.info({ version, port: daemon.port, ms: Math.round(performance.now() - begin) }, "napd is up");
   const signal = await stopped;
   log.info({ signal }, "napd stops");

@@ -9,9 +9,10 @@ import { suite, test } from "node:test";
 
 /** A room is a folder or a single file; the longest one that a path begins with is its room. */
 const rooms: readonly (readonly [room: string, mayImport: readonly string[] | "everything"])[] = [
-  ["main.ts", ["daemon.ts", "config.ts", "host/containerd", "base"]],
+  ["main.ts", ["daemon.ts", "config.ts", "release.ts", "host/containerd", "base"]],
   ["daemon.ts", "everything"],
   ["config.ts", ["base"]],
+  ["release.ts", ["base"]],
   ["cli", ["base"]],
   ["watchdog", ["base"]],
   ["gateway", ["invoke", "functions", "base"]],

@@ -1,26 +1,40 @@
-import type { IncomingMessage, ServerResponse } from "node:http";
+import { type IncomingMessage, METHODS, type ServerResponse } from "node:http";
 import Fastify, { type FastifyInstance, type HTTPMethods, type RouteHandlerMethod } from "fastify";
 import { AppError, messageOf } from "../base/errors.ts";
+import { parseJson } from "../base/json.ts";
 import type { Logger } from "../base/log.ts";
+import type { FunctionId } from "../base/names.ts";
+import type { BackendImages } from "../functions/backend.ts";
 import type { Functions } from "../functions/functions.ts";
+import type { Namespaces } from "../functions/namespaces.ts";
+import type { Secrets } from "../functions/secrets.ts";
+import type { FunctionUsage } from "../functions/usage.ts";
 import type { CountRequest } from "../metrics/requests.ts";
 import type { Credentials } from "../store/credentials.ts";
-import type { SecretStore } from "../store/secrets.ts";
 import { alertRoutes } from "./alert.ts";
 import { authenticator } from "./auth.ts";
-import { errorHandler, maxBodyBytes, sendError } from "./errors.ts";
+import { errorHandler, frameworkError, maxBodyBytes, sendError } from "./errors.ts";
 import { functionRoutes } from "./functions.ts";
-import { infoRoutes } from "./info.ts";
+import { imageRoutes } from "./images.ts";
+import { type InfoOptions, infoRoutes } from "./info.ts";
+import { namespaceRoutes } from "./namespaces.ts";
+import { cleanTarget } from "./paths.ts";
 import { secretRoutes } from "./secrets.ts";
 
-export interface ApiOptions {
+export interface ApiOptions extends InfoOptions {
   functions: Functions;
-  secrets: SecretStore;
+  images: BackendImages;
+  secrets: Secrets;
+  namespaces: Namespaces;
   credentials: Credentials;
   defaultNamespace: string;
-  namespaces: () => readonly string[];
+  /** Whether PUT and POST of a function both make or update it. */
+  upsert: boolean;
+  /** Whether functions are shown with the label `faas_function`. */
+  functionLabel: boolean;
+  /** What a function uses of the machine. */
+  usage: (id: FunctionId) => Promise<FunctionUsage>;
   countRequest: CountRequest;
-  version: string;
   log: Logger;
 }
 
@@ -32,10 +46,21 @@ export type AddResource = (path: string, resource: Resource) => void;
 
 /** The API of §1.2 as a request listener: /system/* behind the password, /healthz open, 404 for the rest. */
 export async function openApi(options: ApiOptions): Promise<(req: IncomingMessage, res: ServerResponse) => void> {
-  const app = Fastify({ exposeHeadRoutes: false, bodyLimit: maxBodyBytes, routerOptions: { maxParamLength: 255 } });
+  const app = Fastify({
+    exposeHeadRoutes: false,
+    bodyLimit: maxBodyBytes,
+    routerOptions: { maxParamLength: 255 },
+    frameworkErrors: frameworkError,
+  });
+  for (const method of METHODS)
+    if (!app.supportedMethods.includes(method)) app.addHttpMethod(method, { hasBody: true });
   takeAnyBodyAsJson(app);
   app.setErrorHandler(errorHandler(options.log));
   app.setNotFoundHandler((_request, reply) => sendError(reply, new AppError("ROUTE_NOT_FOUND", [])));
+  // before a body is read, which may be none that can be read
+  app.addHook("onRequest", async (request) => {
+    if (request.is404) throw new AppError("ROUTE_NOT_FOUND", []);
+  });
 
   // by the route's pattern without its parameters, so that no caller can make new series (contracts/api.md §2.10)
   app.addHook("onResponse", async (request, reply) => {
@@ -57,11 +82,18 @@ export async function openApi(options: ApiOptions): Promise<(req: IncomingMessag
     const add = adder(system);
     functionRoutes(add, options);
     secretRoutes(add, options);
+    namespaceRoutes(add, options);
     infoRoutes(add, options);
     alertRoutes(add, options);
+    await system.register(async (streams) => {
+      takeAnyBodyAsStream(streams);
+      imageRoutes(adder(streams), options);
+    });
   });
   await app.ready();
   return (req, res) => {
+    const clean = cleanTarget(req.url ?? "/");
+    if (clean !== null) return void res.writeHead(301, { Location: clean }).end();
     delete req.headers["content-type"]; // never looked at (§1.1); fastify would refuse one that is malformed
     app.routing(req, res);
   };
@@ -71,22 +103,27 @@ function adder(app: FastifyInstance): AddResource {
   return (url, resource) => {
     const allowed = Object.keys(resource) as HTTPMethods[];
     for (const method of allowed) app.route({ method, url, handler: resource[method as keyof Resource]! });
+    const refuse = () => {
+      throw new AppError("METHOD_NOT_ALLOWED", []);
+    };
     const others = app.supportedMethods.filter((m) => !allowed.includes(m as HTTPMethods)) as HTTPMethods[];
-    app.route({
-      method: others,
-      url,
-      handler: (_request, reply) => sendError(reply, new AppError("METHOD_NOT_ALLOWED", [])),
-    });
+    app.route({ method: others, url, onRequest: async () => refuse(), handler: refuse });
   };
+}
+
+/** The body is a stream for the handler to read: for what does not fit into memory. */
+function takeAnyBodyAsStream(app: FastifyInstance): void {
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser("*", (_request, payload, done) => done(null, payload));
 }
 
 /** An empty body is undefined. */
 function takeAnyBodyAsJson(app: FastifyInstance): void {
   app.removeAllContentTypeParsers();
-  app.addContentTypeParser("*", { parseAs: "buffer" }, (_request, body, done) => {
+  app.addContentTypeParser("*", { parseAs: "buffer" }, (_request, body: Buffer, done) => {
     if (body.length === 0) return done(null, undefined);
     try {
-      done(null, JSON.parse(body.toString("utf8")));
+      done(null, parseJson(body));
     } catch (e) {
       done(new AppError("BAD_JSON", [messageOf(e)]));
     }

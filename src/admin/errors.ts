@@ -40,5 +40,11 @@ export function errorHandler(log: Logger) {
   };
 }
 
+/** For what the router itself refuses: a path that cannot be decoded, or a name that no name can be as long as. */
+export function frameworkError(error: FastifyError, _request: FastifyRequest, reply: FastifyReply): void {
+  const isTooLong = error.code === "FST_ERR_MAX_PARAM_LENGTH";
+  sendError(reply, isTooLong ? new AppError("ROUTE_NOT_FOUND", []) : new AppError("BAD_REQUEST", [error.message]));
+}
+
 /** Bytes of a body on /system routes. */
 export const maxBodyBytes = 4 * 1024 * 1024;

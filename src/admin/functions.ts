@@ -2,27 +2,31 @@ import type { FastifyReply, FastifyRequest } from "fastify";
 import { z } from "zod";
 import { splitAddress } from "../base/names.ts";
 import { parseDeployment } from "../functions/spec.ts";
+import type { FunctionStatus } from "../functions/status.ts";
 import type { AddResource, ApiOptions } from "./api.ts";
-import { namespaceOf, parseBody } from "./request.ts";
+import { isTrue, nameInPath, namespaceOf, parseBody, queryOf } from "./request.ts";
 
-const deletion = z.object({ functionName: z.string(), namespace: z.string().nullish() });
+const deletion = z.object({ functionName: z.string().min(1), namespace: z.string().nullish() });
 const scaling = z.object({
   serviceName: z.string().nullish(),
-  replicas: z.number().int().min(0).max(Number.MAX_SAFE_INTEGER),
+  // any uint64 may be asked for, and is brought down to the function's maximum
+  replicas: z.number().refine((n) => Number.isInteger(n) && n >= 0, "must be a whole number, zero or above"),
   namespace: z.string().nullish(),
 });
 
 /** Functions: contracts/api.md §2.2 and §2.3. */
-export function functionRoutes(add: AddResource, { functions, defaultNamespace }: ApiOptions): void {
+export function functionRoutes(add: AddResource, options: ApiOptions): void {
+  const { functions, defaultNamespace, upsert, functionLabel, usage } = options;
+
   const deploy = (kind: "create" | "update") => async (request: FastifyRequest, reply: FastifyReply) => {
-    const spec = parseDeployment(request.body, defaultNamespace);
-    const outcome = await functions.deploy(spec, kind);
+    const spec = parseDeployment(request.body, defaultNamespace, queryOf(request, "namespace"));
+    const outcome = await functions.deploy(spec, upsert ? "upsert" : kind);
     if (outcome === "continues") reply.header("X-Napd-Rollout", "continues");
     return reply.code(202).send();
   };
 
   add("/system/functions", {
-    GET: async (request) => functions.list(namespaceOf(request, undefined, defaultNamespace)),
+    GET: async (request) => functions.list(namespaceOf(request, undefined, defaultNamespace)).map(shown),
     POST: deploy("create"),
     PUT: deploy("update"),
     DELETE: async (request, reply) => {
@@ -32,19 +36,20 @@ export function functionRoutes(add: AddResource, { functions, defaultNamespace }
     },
   });
 
-  add("/system/function/:name", {
+  add(`/system/function/${nameInPath}`, {
     GET: async (request, reply) => {
       const id = target(request, undefined);
       const status = functions.get(id);
-      return status ?? reply.code(404).send(); // an empty body: §2.2
+      if (!status) return reply.code(404).send(); // an empty body: §2.2
+      const used = isTrue(queryOf(request, "usage")) ? await usage(id) : undefined;
+      return { ...shown(status), ...(used && { usage: used }) };
     },
   });
 
-  add("/system/scale-function/:name", {
+  add(`/system/scale-function/${nameInPath}`, {
     POST: async (request, reply) => {
       const { replicas, namespace } = parseBody(scaling, request.body);
-      const id = target(request, namespace);
-      await functions.scale(id, replicas);
+      await functions.scale(target(request, namespace), replicas);
       return reply.code(202).send();
     },
   });
@@ -54,5 +59,9 @@ export function functionRoutes(add: AddResource, { functions, defaultNamespace }
     const { name } = request.params as { name: string };
     const id = splitAddress(name, defaultNamespace);
     return { name: id.name, namespace: namespaceOf(request, bodyNamespace, id.namespace) };
+  }
+
+  function shown(status: FunctionStatus): FunctionStatus {
+    return functionLabel ? { ...status, labels: { ...status.labels, faas_function: status.name } } : status;
   }
 }

@@ -27,6 +27,29 @@ const catalogue = {
   SUPERSEDED: { status: 409, say: (name: string) => `this deployment of ${name} was overtaken by a newer one` },
   BAD_FUNCTION: { status: 400, say: (field: string, why: string) => `${field}: ${why}` },
   NAMESPACE_NOT_FOUND: { status: 400, say: (name: string) => `namespace ${name} is not valid: no such namespace` },
+  NAMESPACE_UNKNOWN: {
+    status: 404,
+    say: (name: string) => `namespace ${name} does not exist; see the list of namespaces for those that do`,
+  },
+  NAMESPACE_EXISTS: { status: 409, say: (name: string) => `namespace ${name} exists already; change it with PUT` },
+  NAMESPACE_TAKEN: {
+    status: 409,
+    say: (name: string) =>
+      `namespace ${name} is there in containerd and not made by this napd: somebody else works with it; take another name`,
+  },
+  NAMESPACE_IN_USE: {
+    status: 409,
+    say: (name: string, by: string) => `namespace ${name} cannot be deleted: it still has ${by}; delete them first`,
+  },
+  NAMESPACE_DEFAULT: {
+    status: 403,
+    say: (name: string) => `namespace ${name} is the default one and cannot be deleted`,
+  },
+  SECRET_TOO_LARGE: {
+    status: 400,
+    say: (name: string, bytes: number, limit: number) =>
+      `secret ${name} has ${bytes} bytes, more than the ${limit} that a secret may have`,
+  },
   SECRET_EXISTS: {
     status: 409,
     say: (name: string, ns: string) => `secret ${name} exists already in namespace ${ns}; replace it with PUT`,
@@ -79,6 +102,25 @@ const catalogue = {
     say: (ref: string) =>
       `image ${ref} does not fit: no space left on the file system of containerd; free some or remove unused images`,
   },
+  DISK_LOW: {
+    status: 507,
+    say: (what: string, dir: string, free: string, needed: string, reserve: string) =>
+      `${what} does not fit: the file system of ${dir} has ${free} free, ${needed} are needed, and ${reserve} stay free (setting images.disk_reserve); delete functions, remove unused images with POST /system/images/prune, or enlarge the disk`,
+  },
+  IMAGE_UNKNOWN: {
+    status: 404,
+    say: (name: string, ns: string) =>
+      `image ${name} is not in namespace ${ns}; GET /system/images lists those that are`,
+  },
+  IMAGE_IN_USE: {
+    status: 409,
+    say: (name: string, users: string) => `image ${name} is used by ${users}; delete what uses it first`,
+  },
+  IMAGE_TOO_LARGE: {
+    status: 413,
+    say: (limit: string) =>
+      `the image archive is larger than ${limit}, packed or unpacked; setting images.max_upload allows more`,
+  },
   IMAGE_MISSING: {
     status: 400,
     say: (ref: string) =>
@@ -100,8 +142,14 @@ const catalogue = {
   STOP_FAILED: { status: 500, say: (id: string, why: string) => `replica ${id} could not be stopped: ${why}` },
   REPLICA_EXITED: {
     status: 500,
-    say: (id: string, code: number, tail: string) =>
-      `replica ${id} exited with code ${code} before it was ready${tail && `; its last output: ${tail}`}`,
+    say: (id: string, code: number, when: string, tail: string) =>
+      `replica ${id} exited with code ${code} ${when}${tail && `; its last output: ${tail}`}`,
+  },
+  REPLICA_LOST: { status: 500, say: (id: string) => `replica ${id} is gone, and nobody saw it end; it is replaced` },
+  REPLICA_UNHEALTHY: {
+    status: 500,
+    say: (id: string, times: number, what: string) =>
+      `replica ${id} failed its health check ${times} times in a row (${what}) and is replaced`,
   },
   REPLICA_OOM: {
     status: 500,
@@ -124,6 +172,11 @@ const catalogue = {
   CONFIG: { status: 500, say: (why: string) => why },
   HOST_COMMAND: { status: 500, say: (command: string, why: string) => `${command} failed: ${why}` },
   HOST_LACKS: { status: 500, say: (what: string, remedy: string) => `this machine lacks ${what}: ${remedy}` },
+  DISK_FULL: {
+    status: 507,
+    say: (what: string) =>
+      `no space is left on this machine for ${what}; free some on the file systems of paths.data, paths.run and paths.logs`,
+  },
   CONTAINERD: {
     status: 500,
     say: (call: string, code: string, why: string) => `containerd answered ${call} with ${code}: ${why}`,

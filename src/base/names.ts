@@ -8,6 +8,13 @@ export function isName(text: string): boolean {
   return label.test(text);
 }
 
+export const namespaceRule = `${nameRule}, and no two hyphens in a row`;
+
+/** Namespaces are containerd's too, whose identifiers join letters and digits by single hyphens: contracts/containerd.md §1.1. */
+export function isNamespace(text: string): boolean {
+  return isName(text) && !text.includes("--");
+}
+
 /** Secret names are DNS subdomains (contracts/api.md §2.5; underscores as faasd takes them): never a path. */
 export function isSecretName(text: string): boolean {
   return text.length <= 253 && /^[a-zA-Z0-9]([-_.a-zA-Z0-9]*[a-zA-Z0-9])?$/.test(text) && !text.includes("..");

@@ -40,6 +40,12 @@ export function parseCpu(text: string): number | undefined {
   return value === undefined || value <= 0 ? undefined : value;
 }
 
+/** Bytes as a quantity that `parseMemory` reads: with the largest binary suffix that leaves a whole number. */
+export function formatQuantity(bytes: number): string {
+  const suffix = ["Ti", "Gi", "Mi", "Ki"].find((s) => bytes > 0 && bytes % suffixes[s]! === 0);
+  return suffix ? `${bytes / suffixes[suffix]!}${suffix}` : String(bytes);
+}
+
 /** Bytes for people: `1.5 GiB`. */
 export function formatBytes(bytes: number): string {
   const units = ["B", "KiB", "MiB", "GiB", "TiB"];

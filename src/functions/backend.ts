@@ -49,8 +49,54 @@ export interface ObservedReplica extends ReplicaIdentity {
 }
 
 export interface ReplicaExit extends ReplicaIdentity {
-  readonly exitCode: number;
+  /** Null when nobody saw it end. */
+  readonly exitCode: number | null;
   readonly outOfMemory: boolean;
+}
+
+/** What a replica has used, asleep or awake. */
+export interface ReplicaStats extends ReplicaIdentity {
+  /** CPU time since the replica was started. */
+  readonly cpuNanoseconds: number;
+  /** Working set: what could not be had back without swapping or killing. */
+  readonly memoryBytes: number;
+}
+
+/** An image that is here, under one of its names. */
+export interface ImageInfo {
+  /** In its full form: `docker.io/library/web:1`; with the digest alone when no tag points to it any more. */
+  readonly name: string;
+  readonly namespace: string;
+  readonly digest: string;
+  /** Bytes, packed as a registry sends them; what it shares with others counts for each. 0 when it is not whole. */
+  readonly size: number;
+  /** Ms since the epoch. */
+  readonly createdAt: number;
+  /** Last deploy, or the end of the last function that ran it; ms since the epoch. */
+  readonly usedAt: number;
+  /** Names of the functions of the namespace that run it or may go back to it, sorted. */
+  readonly usedBy: readonly string[];
+}
+
+/** An archive of images on its way in. */
+export interface ImageUpload {
+  readonly body: AsyncIterable<Buffer>;
+  /** Bytes, if known beforehand. */
+  readonly size?: number | undefined;
+  /** For the only image of an archive, or to pick one of several; without it they keep the names they have there. */
+  readonly name?: string | undefined;
+}
+
+/** The images of a backend that keeps some. Which are needed it is told when it is made. */
+export interface BackendImages {
+  /** Sorted by name. */
+  list(namespace: string): Promise<ImageInfo[]>;
+  /** Fails with IMAGE_UNKNOWN, or IMAGE_IN_USE naming the functions; then nothing has changed. */
+  remove(namespace: string, name: string): Promise<void>;
+  /** OCI layout or `docker save`. Fails with IMAGE_BAD_ARCHIVE, IMAGE_TOO_LARGE or DISK_LOW; then nothing is left of it. */
+  import(namespace: string, upload: ImageUpload, signal: AbortSignal): Promise<ImageInfo[]>;
+  /** Removes every image of these namespaces that is not needed, and answers with what went. */
+  prune(namespaces: readonly string[]): Promise<Pick<ImageInfo, "name" | "namespace" | "digest" | "size">[]>;
 }
 
 export type PullPolicy = "Always" | "IfNotPresent" | "Never";
@@ -60,9 +106,10 @@ export interface Backend {
   readonly can: { readonly freeze: boolean };
   /**
    * Makes an image ready to start from and answers with a name that keeps meaning these bytes. Nothing is left
-   * behind when it fails (IMAGE_*).
+   * behind when it fails (IMAGE_*, DISK_LOW).
    */
   prepare(namespace: string, image: string, policy: PullPolicy, signal?: AbortSignal): Promise<string>;
+  readonly images: BackendImages;
   /** Forgets a prepared image that no function needs any more. Idempotent. */
   release(namespace: string, image: string): Promise<void>;
   /** Starts a replica that is absent; its process runs, it need not listen yet. Leaves nothing when it fails. */
@@ -77,6 +124,8 @@ export interface Backend {
    * start. Disposing stops it.
    */
   watch(onExit: (exit: ReplicaExit) => void, onGap: () => void): Disposable;
+  /** What every replica that has a process has used. Cheap enough for hundreds of replicas every few seconds. */
+  stats(): Promise<ReplicaStats[]>;
   /** The last `bytes` bytes of a replica's output, as text. */
   tail(replica: ReplicaIdentity, bytes: number): Promise<string>;
   /** Frees whatever belongs to none of these replicas and functions: what a crash of napd left. */
@@ -87,4 +136,10 @@ export interface Backend {
   }): Promise<void>;
   /** Removes what a function leaves beside its replicas: its logs. Idempotent. */
   forget(fn: FunctionId): Promise<void>;
+  /** Makes room for a namespace's functions. Idempotent. Fails with NAMESPACE_TAKEN when the room is somebody else's. */
+  addNamespace(namespace: string): Promise<void>;
+  /** Removes a namespace that has no functions, and all that is kept for it: images, logs. Idempotent. */
+  removeNamespace(namespace: string): Promise<void>;
+  /** A secret has changed: every replica that was given it, also a frozen one, finds the new bytes when this resolves. */
+  refreshSecret(namespace: string, name: string): Promise<void>;
 }

@@ -1,9 +1,11 @@
 import { type Clock, within } from "../base/clock.ts";
 import { AppError } from "../base/errors.ts";
+import { failpoint } from "../base/failpoints.ts";
 import { KeyedQueue } from "../base/keyed-queue.ts";
 import { type FunctionId, keyOf } from "../base/names.ts";
 import type { FunctionStore } from "../store/functions.ts";
 import type { Backend } from "./backend.ts";
+import type { ImagesInUse } from "./images-in-use.ts";
 import type { Row, Version } from "./managed.ts";
 import { type Policy, type PolicyDefaults, policyOf } from "./policy.ts";
 import type { Rollout } from "./rollout.ts";
@@ -14,6 +16,7 @@ import { type FunctionStatus, statusOf } from "./status.ts";
 
 export interface FunctionsOptions {
   store: FunctionStore<Version>;
+  images: ImagesInUse;
   backend: Backend;
   rollout: Rollout;
   defaults: PolicyDefaults;
@@ -27,11 +30,16 @@ export interface FunctionsOptions {
 /** What came of a deploy: the function serves, or the time to wait for it is over and the rollout goes on. */
 export type DeployOutcome = "serving" | "continues";
 
+/** `create` and `update` refuse what the other one is for; `upsert` does what is due. */
+export type DeployKind = "create" | "update" | "upsert";
+
 /** The functions of this daemon, as the API and the command line work with them. */
 export class Functions {
   readonly #o: FunctionsOptions;
   /** Changes of one function happen one after the other. */
   readonly #changes = new KeyedQueue<string>();
+  /** Deployments under way, by namespace: what they fetch must not outlive it. */
+  readonly #deploying = new Map<string, number>();
 
   constructor(options: FunctionsOptions) {
     this.#o = options;
@@ -43,14 +51,26 @@ export class Functions {
    * the previous version serving. Fails with BAD_FUNCTION, NAMESPACE_NOT_FOUND, SECRET_MISSING, IMAGE_*,
    * FUNCTION_EXISTS or FUNCTION_NOT_FOUND (nothing has changed), START_FAILED, REPLICA_* or SUPERSEDED.
    */
-  async deploy(spec: FunctionSpec, kind: "create" | "update", signal?: AbortSignal): Promise<DeployOutcome> {
+  async deploy(spec: FunctionSpec, kind: DeployKind, signal?: AbortSignal): Promise<DeployOutcome> {
+    const count = (by: number) => this.#deploying.set(spec.namespace, (this.#deploying.get(spec.namespace) ?? 0) + by);
+    count(1);
+    try {
+      return await this.#deploy(spec, kind, signal);
+    } finally {
+      if (count(-1).get(spec.namespace) === 0) this.#deploying.delete(spec.namespace);
+    }
+  }
+
+  async #deploy(spec: FunctionSpec, kind: DeployKind, signal?: AbortSignal): Promise<DeployOutcome> {
     const policy = policyOf(spec, this.#o.defaults);
     await this.#checkPlace(spec, kind);
     const image = await this.#o.backend.prepare(spec.namespace, spec.image, policy.pullPolicy, signal);
     try {
+      failpoint("deploy.prepared");
+      using _ = this.#o.images.hold(spec.namespace, image);
       const { applied } = await this.#changes.run(keyOf(spec), async () => {
         await this.#checkPlace(spec, kind); // a pull takes its time: look again
-        return { applied: this.#o.rollout.apply(this.#write(spec, { spec, image }, kind, policy)) };
+        return { applied: this.#o.rollout.apply(this.#write(spec, { spec, image }, policy)) };
       });
       return await this.#patiently(applied);
     } catch (e) {
@@ -71,8 +91,9 @@ export class Functions {
     );
   }
 
-  /** Resolves when nothing is left of the function. Fails with FUNCTION_NOT_FOUND. */
+  /** Resolves when nothing is left of the function. Fails with NAMESPACE_NOT_FOUND or FUNCTION_NOT_FOUND. */
   async remove(id: FunctionId): Promise<void> {
+    this.#checkNamespace(id.namespace);
     const gone = await this.#changes.run(keyOf(id), async () => {
       if (!this.#o.store.get(id)) throw new AppError("FUNCTION_NOT_FOUND", [keyOf(id)]);
       this.#o.store.delete(id);
@@ -81,13 +102,14 @@ export class Functions {
     await gone.done;
   }
 
-  /** Asks for so many replicas, at most the function's maximum; 0 lets it sleep until somebody calls. */
+  /** Asks for so many replicas, within the function's least and most; 0 lets it sleep until somebody calls. */
   async scale(id: FunctionId, replicas: number): Promise<void> {
+    this.#checkNamespace(id.namespace);
     await this.#changes.run(keyOf(id), async () => {
       const row = this.#o.store.get(id);
       if (!row) throw new AppError("FUNCTION_NOT_FOUND", [keyOf(id)]);
-      const { maxReplicas } = policyOf(row.version.spec, this.#o.defaults);
-      this.#scale(id, Math.min(replicas, maxReplicas));
+      const { minReplicas, maxReplicas } = policyOf(row.version.spec, this.#o.defaults);
+      this.#scale(id, replicas === 0 ? 0 : Math.min(Math.max(replicas, minReplicas), maxReplicas));
     });
   }
 
@@ -121,6 +143,14 @@ export class Functions {
     return observed && statusOf(observed);
   }
 
+  /** What stands in the way of deleting a namespace, in words; null when nothing does. */
+  occupants(namespace: string): string | null {
+    const count = this.#o.store.list().filter((row) => row.namespace === namespace).length;
+    if (count > 0) return count === 1 ? "a function" : `${count} functions`;
+    if (this.#deploying.has(namespace)) return "deployments under way";
+    return this.#o.rollout.isBusyIn(namespace) ? "functions that are being deleted" : null;
+  }
+
   /** Of all functions, for metrics. */
   samples(): Sample[] {
     return this.#o.rollout.observeAll().map(sampleOf);
@@ -130,7 +160,7 @@ export class Functions {
     if (!this.#o.namespaces().includes(namespace)) throw new AppError("NAMESPACE_NOT_FOUND", [namespace]);
   }
 
-  async #checkPlace(spec: FunctionSpec, kind: "create" | "update"): Promise<void> {
+  async #checkPlace(spec: FunctionSpec, kind: DeployKind): Promise<void> {
     this.#checkNamespace(spec.namespace);
     const exists = this.#o.store.get(spec) !== undefined;
     if (kind === "create" && exists) throw new AppError("FUNCTION_EXISTS", [keyOf(spec)]);
@@ -141,11 +171,12 @@ export class Functions {
     }
   }
 
-  #write(spec: FunctionSpec, version: Version, kind: "create" | "update", policy: Policy): Row {
+  #write(spec: FunctionSpec, version: Version, policy: Policy): Row {
     const { store, rollout, clock } = this.#o;
     const generation = store.nextGeneration();
-    if (kind === "create") return store.insert(spec, version, generation, policy.minReplicas, clock.now());
-    const replicas = Math.min(policy.maxReplicas, Math.max(policy.minReplicas, store.get(spec)!.replicas));
+    const before = store.get(spec);
+    if (!before) return store.insert(spec, version, generation, policy.minReplicas, clock.now());
+    const replicas = Math.min(policy.maxReplicas, Math.max(policy.minReplicas, before.replicas));
     return store.update(spec, version, generation, rollout.servingVersion(spec), replicas);
   }
 }

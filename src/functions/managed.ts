@@ -3,7 +3,7 @@ import type { FunctionRow } from "../store/functions.ts";
 import type { CallStats } from "./call-stats.ts";
 import type { Policy } from "./policy.ts";
 import type { Replica } from "./replica.ts";
-import { Retries } from "./retries.ts";
+import { type Failure, Retries } from "./retries.ts";
 import type { FunctionSpec } from "./spec.ts";
 import { Entry } from "./table.ts";
 
@@ -27,6 +27,9 @@ export interface Observed {
   readonly states: Readonly<Record<string, number>>;
   readonly starting: boolean;
   readonly reason: string | null;
+  /** Replicas of this version that were started again since napd runs, and why the last one was. */
+  readonly restarts: number;
+  readonly lastFailure: Failure | null;
 }
 
 interface Waiter {
@@ -39,7 +42,7 @@ export class Managed {
   row: Row;
   readonly entry: Entry;
   readonly replicas = new Map<string, Replica>();
-  readonly retries = new Retries();
+  retries = new Retries();
   deleted = false;
   /** The generation that was complete last: it is known to work. */
   proven: number | null = null;
@@ -76,7 +79,8 @@ export class Managed {
     if (row.replicas > 0 || !canFreeze || scale.stopAfterMs === 0) return row.replicas;
     const serving = new Set(
       [...this.replicas.values()]
-        .filter((r) => r.serves && r.identity.generation === row.generation)
+        // adopted and starting: it runs and is being looked at
+        .filter((r) => (r.serves || (r.adopted && r.state === "starting")) && r.identity.generation === row.generation)
         .map((r) => r.identity.number),
     );
     let count = 0;
@@ -87,7 +91,8 @@ export class Managed {
   /** A new wish: what failed before does not count for it. */
   want(row: Row, policy: Policy): void {
     if (this.row.generation !== row.generation) {
-      this.retries.forgive();
+      this.retries.cancel();
+      this.retries = new Retries();
       this.endDeploys((g) => g < row.generation, new AppError("SUPERSEDED", [row.name]));
     }
     this.row = row;
@@ -103,6 +108,11 @@ export class Managed {
     const ended = this.#deploys.filter((d) => which(d.generation));
     this.#deploys = this.#deploys.filter((d) => !which(d.generation));
     for (const deploy of ended) end(deploy, error);
+  }
+
+  /** Somebody waits for a replica: a deploy or a call. */
+  get awaited(): boolean {
+    return this.#deploys.length > 0 || this.#callers.length > 0;
   }
 
   called(): Promise<void> {
@@ -123,25 +133,34 @@ export class Managed {
   }
 
   observed(): Observed {
+    const replicas = [...this.replicas.values()];
     return {
       row: this.row,
       available: this.row.stopped ? this.row.replicas : this.entry.routable.length,
       calls: this.entry.calls,
       policy: this.entry.policy,
-      states: this.#states(),
-      starting: [...this.replicas.values()].some((r) => r.state === "starting"),
-      reason: this.retries.reason ?? this.row.failure?.reason ?? null,
+      states: statesOf(replicas),
+      starting: replicas.some((r) => r.state === "starting"),
+      reason: this.retries.reason ?? this.row.failure?.reason ?? refusalOf(replicas),
+      restarts: this.retries.restarts,
+      lastFailure: this.retries.last,
     };
-  }
-
-  #states(): Record<string, number> {
-    const states: Record<string, number> = {};
-    for (const { state } of this.replicas.values()) states[state] = (states[state] ?? 0) + 1;
-    return states;
   }
 }
 
 function end(waiter: Waiter, error: unknown): void {
   if (error === undefined) waiter.resolve();
   else waiter.reject(error);
+}
+
+function statesOf(replicas: readonly Replica[]): Record<string, number> {
+  const states: Record<string, number> = {};
+  for (const { state } of replicas) states[state] = (states[state] ?? 0) + 1;
+  return states;
+}
+
+/** Why one of them is sent no requests for now. */
+function refusalOf(replicas: readonly Replica[]): string | null {
+  const refusing = replicas.find((r) => r.state === "ready" && r.refusal !== null);
+  return refusing ? `replica ${refusing.id} is not ready: ${refusing.refusal}` : null;
 }

@@ -6,6 +6,8 @@ export interface PlannedReplica {
   readonly generation: number;
   readonly number: number;
   readonly state: ReplicaState;
+  /** It ran before napd did: while it is `starting` it is only looked at, and it may be who serves. */
+  readonly adopted: boolean;
 }
 
 export interface Plan<R> {
@@ -34,7 +36,9 @@ export function plan<R extends PlannedReplica>(generation: number, count: number
   const stale = others.filter((r) => serving(r) && r.generation !== generation);
   const surplus = others.filter((r) => serving(r) && r.generation === generation);
   const gone = replicas.filter((r) => r.state === "failed");
-  const pointless = others.filter((r) => r.state === "starting");
+  const pointless = others.filter(
+    (r) => r.state === "starting" && (complete || !r.adopted || r.generation === generation),
+  );
   if (complete) return { start, route: fresh, retire: [...stale, ...surplus, ...pointless, ...gone] };
   return {
     start,

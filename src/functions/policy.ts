@@ -2,6 +2,7 @@ import { parseDuration } from "../base/durations.ts";
 import { AppError } from "../base/errors.ts";
 import { parseCpu, parseMemory } from "../base/quantities.ts";
 import type { PullPolicy, ReplicaSpec, WatchdogChoice } from "./backend.ts";
+import { type Probes, probesOf } from "./probes.ts";
 import { type ScaleDefaults, type ScalePolicy, scalePolicyOf } from "./scale-policy.ts";
 import type { FunctionSpec } from "./spec.ts";
 
@@ -13,8 +14,7 @@ export interface Policy {
   readonly timeoutMs: number;
   /** Which setting `timeoutMs` comes from, for the message of a 504. */
   readonly timeoutSource: string;
-  /** HTTP path that must answer 2xx or 3xx before a replica is ready; null: the port must be open. */
-  readonly readyPath: string | null;
+  readonly probes: Probes;
   readonly pullPolicy: PullPolicy;
   readonly watchdog: WatchdogChoice;
   readonly scale: ScalePolicy;
@@ -44,18 +44,12 @@ export function policyOf(spec: FunctionSpec, defaults: PolicyDefaults): Policy {
       "annotations",
       `napd.timeout "${timeout}" is not a duration above zero such as 30s`,
     ]);
-  const readyPath = annotations["com.openfaas.ready.http.path"] ?? null;
-  if (readyPath !== null && !/^\/[\x21-\x7e]*$/.test(readyPath))
-    throw new AppError("BAD_FUNCTION", [
-      "annotations",
-      `com.openfaas.ready.http.path "${readyPath}" must be a path that begins with /`,
-    ]);
   return {
     minReplicas,
     maxReplicas,
     timeoutMs,
     timeoutSource: timeout === undefined ? "setting gateway.upstream_timeout" : "annotation napd.timeout",
-    readyPath,
+    probes: probesOf(annotations),
     pullPolicy: pullPolicy(annotations["napd.pull-policy"]) ?? defaults.pullPolicy,
     watchdog: watchdog(annotations["napd.watchdog"]),
     scale: scalePolicyOf(labels, annotations, { minReplicas, maxReplicas }, defaults.scale),

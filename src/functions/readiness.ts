@@ -1,8 +1,8 @@
-import { connect } from "node:net";
-import { type Dispatcher, request } from "undici";
 import type { Clock } from "../base/clock.ts";
 import { AppError } from "../base/errors.ts";
+import { ask } from "./ask.ts";
 import { type Address, type Backend, type ReplicaExit, replicaId } from "./backend.ts";
+import type { Probes } from "./probes.ts";
 import type { Replica } from "./replica.ts";
 
 /** Bytes of a replica's last output that go into an error. */
@@ -12,74 +12,61 @@ const tailBytes = 500;
 export async function becomeReady(
   replica: Replica,
   address: Address,
-  path: string | null,
+  probes: Probes,
   timeoutMs: number,
   backend: Backend,
   clock: Clock,
 ): Promise<void> {
-  if (await waitReady(address, path, replica.pool!, timeoutMs, clock, replica.abort.signal)) return;
+  const wrong = await waitReady(address, probes, timeoutMs, clock, replica.abort.signal);
+  if (wrong === null) return;
   const tail = await backend.tail(replica.identity, tailBytes).catch(() => "");
-  const what = path === null ? "nothing accepts connections on port 8080" : `GET ${path} did not answer 2xx or 3xx`;
   throw new AppError("REPLICA_NOT_READY", [
     replica.id,
     timeoutMs,
-    tail === "" ? what : `${what}; its last output: ${tail}`,
+    tail === "" ? wrong : `${wrong}; its last output: ${tail}`,
   ]);
 }
 
-/** Why a replica ended: out of memory (`memory` is its limit as asked for), or its exit code and last output. */
-export async function exitReason(exit: ReplicaExit, memory: string | undefined, backend: Backend): Promise<AppError> {
+/**
+ * Why a replica ended: out of memory (`memory` is its limit as asked for), its exit code and last output, or, for an
+ * exit that nobody saw, just that. `served` says whether it had been ready.
+ */
+export async function exitReason(
+  exit: ReplicaExit,
+  memory: string | undefined,
+  served: boolean,
+  backend: Backend,
+): Promise<AppError> {
   const id = replicaId(exit);
   if (exit.outOfMemory) return new AppError("REPLICA_OOM", [id, memory ?? "no limit"]);
+  if (exit.exitCode === null) return new AppError("REPLICA_LOST", [id]);
   const tail = await backend.tail(exit, tailBytes).catch(() => "");
-  return new AppError("REPLICA_EXITED", [id, exit.exitCode, tail]);
+  const when = served ? "while it served" : "before it was ready";
+  return new AppError("REPLICA_EXITED", [id, exit.exitCode, when, tail]);
 }
 
 /**
- * Waits until a replica is ready: its port accepts a connection or, with `path`, a GET on it answers 2xx or 3xx.
- * Polls at once, then after 1 ms, growing by half up to 100 ms, because a program that starts fast should not wait
- * for our clock. Resolves false after `timeoutMs`; rejects with the signal's reason when it aborts.
+ * Waits until the readiness probe has succeeded as often in a row as it must: null then, or after `timeoutMs` (beside
+ * the initial delay) what was wrong last. Probes at once, then after 1 ms, growing by half up to the probe's own pause,
+ * because a program that starts fast should not wait for our clock. Rejects with the signal's reason when it aborts.
  */
 export async function waitReady(
   address: Address,
-  path: string | null,
-  pool: Dispatcher,
+  { ready, readyPauseMs }: Probes,
   timeoutMs: number,
   clock: Clock,
   signal: AbortSignal,
-): Promise<boolean> {
+): Promise<string | null> {
+  if (ready.initialDelayMs > 0) await clock.sleep(ready.initialDelayMs, signal);
   const end = clock.monotonic() + timeoutMs;
-  for (let pauseMs = 1; ; pauseMs = Math.min(100, pauseMs * 1.5)) {
+  let successes = 0;
+  for (let pauseMs = 1; ; pauseMs = Math.min(readyPauseMs, pauseMs * 1.5)) {
     signal.throwIfAborted();
-    if (await (path === null ? isOpen(address) : answers(address, path, pool))) return true;
-    if (clock.monotonic() + pauseMs > end) return false;
+    const wrong = await ask(address, ready, signal);
+    signal.throwIfAborted();
+    successes = wrong === null ? successes + 1 : 0;
+    if (successes === ready.successThreshold) return null;
+    if (clock.monotonic() + pauseMs > end) return wrong ?? `it was ready ${successes} times in a row, no more`;
     await clock.sleep(pauseMs, signal);
-  }
-}
-
-function isOpen(address: Address): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket = connect({ host: address.host, port: address.port, timeout: 1000 });
-    const end = (open: boolean) => {
-      socket.destroy();
-      resolve(open);
-    };
-    socket.once("connect", () => end(true));
-    socket.once("timeout", () => end(false));
-    socket.once("error", () => end(false));
-  });
-}
-
-async function answers(address: Address, path: string, dispatcher: Dispatcher): Promise<boolean> {
-  try {
-    const { statusCode, body } = await request(`http://${address.host}:${address.port}${path}`, {
-      dispatcher,
-      headersTimeout: 5000,
-      bodyTimeout: 5000,
-    });
-    await body.dump();
-    return statusCode >= 200 && statusCode < 400;
-  } catch {
-    return false; // refused, reset or silent: not ready yet, whatever the reason
   }
 }

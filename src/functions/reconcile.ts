@@ -65,7 +65,7 @@ export class Reconciler {
           const seen = observed.get(key);
           observed.delete(key);
           if (up.has(r) && (!seen || seen.condition === "dead"))
-            lost({ ...r.identity, exitCode: -1, outOfMemory: false });
+            lost({ ...r.identity, exitCode: null, outOfMemory: false });
         }
       }
       await mapBounded([...observed.values()], removals, (o) => this.#dispose(o));

@@ -37,6 +37,16 @@ export class Replica {
   readonly abort = new AbortController();
   /** Connections to it, from the moment that its address is known. */
   pool: Pool | null = null;
+  /** Its process ran before napd did. */
+  readonly adopted: boolean;
+  /** What its readiness probe says against sending it requests; null while nothing does. */
+  refusal: string | null = null;
+  /** Of its process; null while it runs, or when nobody saw it end. */
+  exitCode: number | null = null;
+  /** Aborts when it has failed, is stopped, or is let go of: nobody is to look after it any more. */
+  readonly down = new AbortController();
+  /** How often its state has changed. */
+  moves = 0;
   /** When it got ready, on the monotonic clock, ms; null before. */
   readySince: number | null = null;
   #address: Address | null = null;
@@ -45,8 +55,9 @@ export class Replica {
   #moving: Promise<void> | null = null;
   #drained: (() => void) | null = null;
 
-  constructor(identity: ReplicaIdentity) {
+  constructor(identity: ReplicaIdentity, adopted = false) {
     this.identity = identity;
+    this.adopted = adopted;
     this.id = replicaId(identity);
   }
 
@@ -72,6 +83,8 @@ export class Replica {
     if (!moves[this.#state].includes(to))
       throw new Error(`replica ${this.id}: ${this.#state} -> ${to} is not a legal move`);
     this.#state = to;
+    this.moves++;
+    if (!this.serves) this.down.abort();
     return true;
   }
 
@@ -157,6 +170,7 @@ export class Replica {
 
   /** Closes the connections; requests that still run are cut. */
   async disconnect(): Promise<void> {
+    this.down.abort();
     await this.pool?.destroy();
   }
 }

@@ -1,12 +1,13 @@
 import type { Clock } from "../base/clock.ts";
 import { AppError, isAppError, messageOf } from "../base/errors.ts";
+import { failpoint } from "../base/failpoints.ts";
 import type { Logger } from "../base/log.ts";
 import { type FunctionId, keyOf } from "../base/names.ts";
 import { Pending } from "../base/pending.ts";
 import type { FunctionStore } from "../store/functions.ts";
 import type { Backend, ReplicaExit } from "./backend.ts";
 import { replicaId } from "./backend.ts";
-import { imagesOf, releaseImage } from "./images-in-use.ts";
+import { type ImagesInUse, imagesOf, releaseImage } from "./images-in-use.ts";
 import { Lifecycle } from "./lifecycle.ts";
 import { Managed, type Observed, type Row, type Version } from "./managed.ts";
 import { plan } from "./plan.ts";
@@ -18,6 +19,7 @@ import type { Table } from "./table.ts";
 
 export interface RolloutOptions {
   store: FunctionStore<Version>;
+  images: ImagesInUse;
   backend: Backend;
   table: Table;
   defaults: PolicyDefaults;
@@ -25,6 +27,8 @@ export interface RolloutOptions {
   readyTimeoutMs: number;
   /** Ms for the requests of a stopping replica, and again for its process. */
   graceMs: number;
+  /** How many replicas may be on their way up at once. */
+  startsAtOnce: number;
   clock: Clock;
   log: Logger;
 }
@@ -69,6 +73,7 @@ export class Rollout implements AsyncDisposable {
       closing,
       changed,
       failed: (m, replica, error) => this.#startFailed(m, replica, error),
+      unhealthy: (m, replica, error) => this.#lost(m, replica, error),
     });
     this.#reconciler = new Reconciler({
       ...{ backend, log, closing, changed, lifecycle: this.#lifecycle },
@@ -141,15 +146,21 @@ export class Rollout implements AsyncDisposable {
   /** Stops the replicas of a function that nobody calls; the next call starts them again. */
   stopIdle(m: Managed): void {
     if (m.deleted || this.#closing.signal.aborted) return;
-    m.row = this.#o.store.stop(m.row);
+    m.row = this.#record(() => this.#o.store.stop(m.row), { ...m.row, stopped: true });
     this.#o.log.info({ fn: m.key }, "stopped for want of calls");
     this.#step(m);
+  }
+
+  /** Whether there are functions in a namespace, or replicas of one that was deleted. */
+  isBusyIn(namespace: string): boolean {
+    return [...this.#functions.values(), ...this.#leaving].some((m) => m.row.namespace === namespace);
   }
 
   /** Brings a stored row (new, updated or scaled) into being; resolves when its version serves. */
   apply(row: Row): Promise<void> {
     const m = this.#functions.get(keyOf(row)) ?? this.#manage(row);
     m.want(row, this.#policy(row));
+    failpoint("rollout.applied");
     const done = m.deployed(row.generation);
     this.#step(m);
     return done;
@@ -176,22 +187,26 @@ export class Rollout implements AsyncDisposable {
     m.endDeploys(() => true, new AppError("FUNCTION_NOT_FOUND", [m.key]));
     m.endCallers(new AppError("FUNCTION_NOT_FOUND", [m.key]));
     const gone = m.gone();
+    failpoint("rollout.leaving");
     this.#step(m);
     await gone;
     this.#leaving.delete(m);
+    failpoint("rollout.gone");
     for (const { image } of imagesOf(m.row)) await this.releaseImage(m.row.namespace, image);
     // deployed again meanwhile: its logs are in the same place
     if (!this.#functions.has(keyOf(id))) await this.#o.backend.forget(id);
   }
 
-  /** Compares with the backend: exits that were missed, replicas that nobody knows. */
-  reconcile(): Promise<void> {
-    return this.#reconciler.compare();
+  /** Compares with the backend: exits that were missed, replicas that nobody knows; and looks at everything anew. */
+  async reconcile(): Promise<void> {
+    await this.#reconciler.compare();
+    for (const m of this.#functions.values()) this.#step(m);
   }
 
-  /** Lets go of a prepared image unless a function needs it. */
-  releaseImage(namespace: string, image: string): Promise<void> {
-    return releaseImage(this.#o.backend, { namespace, image }, this.#rows(), this.#o.log);
+  /** Lets go of a prepared image unless a function or a deploy under way needs it. */
+  async releaseImage(namespace: string, image: string): Promise<void> {
+    if (!this.#o.images.isHeld({ namespace, image }))
+      await releaseImage(this.#o.backend, { namespace, image }, this.#rows(), this.#o.log);
   }
 
   #manage(row: Row): Managed {
@@ -214,15 +229,17 @@ export class Rollout implements AsyncDisposable {
     if (!this.#opened || this.#closing.signal.aborted) return;
     const count = m.countToKeep(this.#o.backend.can.freeze);
     const replicas = [...m.replicas.values()].map((replica) => {
-      const { generation, number } = replica.identity;
-      return { replica, id: replica.id, state: replica.state, generation, number };
+      const { id, state, adopted, identity } = replica;
+      return { replica, id, state, adopted, generation: identity.generation, number: identity.number };
     });
     const { start, route, retire } = plan(m.deleted ? -1 : m.row.generation, count, replicas);
-    // who was sent to sleep is not on the route, so that a call comes to `#wake`
-    m.entry.routable = m.isAway ? [] : route.map((r) => r.replica);
+    // who was sent to sleep is not on the route, so that a call comes to `#wake`; and what one said before it fell
+    // asleep says nothing about how it wakes up
+    m.entry.routable = m.isAway ? [] : route.map((r) => r.replica).filter((r) => r.refusal === null || r.isAsleep);
+    const complete = route.filter((r) => r.generation === m.row.generation).length >= count;
+    if (complete) failpoint("rollout.switched");
     for (const { replica } of retire) this.#lifecycle.retire(m, replica);
     if (start.length > 0) this.#startDue(m, start);
-    const complete = route.filter((r) => r.generation === m.row.generation).length >= count;
     if (complete && !m.deleted) this.#settle(m);
     if (m.entry.routable.length > 0) m.endCallers();
     if (m.deleted && m.replicas.size === 0) m.endDeletes();
@@ -246,19 +263,21 @@ export class Rollout implements AsyncDisposable {
     if (generation !== m.row.generation) return;
     const failed = m.row.version;
     if (m.row.previous) {
-      const row = this.#o.store.fail(m.row, `update failed, the previous version serves: ${message}`);
+      const row = this.#fail(m.row, `update failed, the previous version serves: ${message}`);
       m.endDeploys((g) => g === generation, error);
       m.want(row, this.#policy(row));
       void this.releaseImage(m.row.namespace, failed.image);
     } else {
-      this.#delayRetry(m, message);
-      m.row = this.#o.store.fail(m.row, message);
+      this.#delayRetry(m, replica, error);
+      m.row = this.#fail(m.row, message);
     }
     m.endDeploys((g) => g === generation, error);
   }
 
-  #delayRetry(m: Managed, reason: string): void {
-    m.retries.failed(reason, this.#o.clock.monotonic());
+  #delayRetry(m: Managed, { exitCode }: Replica, error: unknown): void {
+    const reason = messageOf(error);
+    const { clock } = this.#o;
+    m.retries.failed({ reason, at: clock.now(), ...(exitCode !== null && { exitCode }) }, clock.monotonic());
     if (m.retries.hopeless) m.endCallers(new AppError("FUNCTION_UNAVAILABLE", [m.key, reason]));
   }
 
@@ -268,22 +287,32 @@ export class Rollout implements AsyncDisposable {
     const replica = m?.replicas.get(replicaId(exit));
     if (!m || !replica || replica.state === "stopping" || replica.state === "failed") return;
     this.#work.add(
-      exitReason(exit, m.row.version.spec.limits?.memory, this.#o.backend).then((error) => {
+      exitReason(exit, m.row.version.spec.limits?.memory, replica.serves, this.#o.backend).then((error) => {
+        replica.exitCode = exit.exitCode;
         if (replica.state === "starting") replica.abort.abort(error);
-        if (!replica.move(servingStates, "failed")) return;
-        this.#o.log.warn({ fn: m.key, replica: replica.id, err: error.message }, "replica lost");
-        m.retries.served(replica.readySince, this.#o.clock.monotonic());
-        this.#delayRetry(m, error.message);
-        this.#step(m);
+        else this.#lost(m, replica, error);
       }),
     );
+  }
+
+  /** A replica that served is of no use any more: it is replaced, ever more slowly if that happens often. */
+  #lost(m: Managed, replica: Replica, error: AppError): void {
+    if (!replica.move(servingStates, "failed")) return;
+    this.#o.log.warn({ fn: m.key, replica: replica.id, err: error.message }, "replica lost");
+    m.retries.served(replica.readySince, this.#o.clock.monotonic());
+    this.#delayRetry(m, replica, error);
+    this.#step(m);
   }
 
   /** The wanted version serves. The reason of an update that was given up stays until the next version. */
   #settle(m: Managed): void {
     const { row } = m;
-    if (row.previous || row.failure?.generation === row.generation) m.row = this.#o.store.settle(row);
-    if (row.previous) void this.releaseImage(row.namespace, row.previous.version.image);
+    if (row.previous || row.failure?.generation === row.generation) {
+      // if it cannot be written, the next step tries again; a restart meanwhile finds the new version and starts it
+      m.row = this.#record(() => this.#o.store.settle(row), row);
+      failpoint("rollout.settled");
+    }
+    if (row.previous && !m.row.previous) void this.releaseImage(row.namespace, row.previous.version.image);
     const now = this.#o.clock.monotonic();
     for (const r of m.replicas.values()) m.retries.served(r.readySince, now);
     if (row.replicas > 0) m.proven = row.generation;
@@ -298,11 +327,29 @@ export class Rollout implements AsyncDisposable {
     if (m.retries.hopeless)
       return Promise.reject(new AppError("FUNCTION_UNAVAILABLE", [m.key, m.retries.reason ?? "it failed to start"]));
     const served = m.called();
+    this.#lifecycle.hurry(m);
     if (m.isAway) {
-      m.row = this.#o.store.scale(m.row, m.row.replicas || m.entry.policy.minReplicas);
+      const replicas = m.row.replicas || m.entry.policy.minReplicas;
+      m.row = this.#record(() => this.#o.store.scale(m.row, replicas), { ...m.row, replicas, stopped: false });
       this.#step(m);
     }
     return served;
+  }
+
+  /** A version has failed: the row as it is from now on. */
+  #fail(row: Row, reason: string): Row {
+    const failure = { generation: row.generation, reason };
+    return this.#record(() => this.#o.store.fail(row, reason), { ...row, ...row.previous, previous: null, failure });
+  }
+
+  /** Writes down what has happened. It has happened all the same when the disk is full: then `fallback` is the row. */
+  #record(write: () => Row, fallback: Row): Row {
+    try {
+      return write();
+    } catch (e) {
+      this.#o.log.warn({ fn: keyOf(fallback), err: messageOf(e) }, "the state of a function could not be written");
+      return fallback;
+    }
   }
 
   async #reconcileNowAndThen(): Promise<void> {

@@ -1,10 +1,34 @@
 import { z } from "zod";
 import { AppError } from "../base/errors.ts";
+import { spelled } from "../base/json.ts";
 import { type FunctionId, isName, isSecretName, nameRule } from "../base/names.ts";
 import { parseCpu, parseMemory } from "../base/quantities.ts";
 
-const map = z.record(z.string(), z.string()).nullish();
-const resources = z.object({ memory: z.string(), cpu: z.string() }).partial().catchall(z.string()).nullish();
+/**
+ * A map of texts to texts, or null; kept as it is. Not zod's own record, which drops the key `__proto__`: these keys
+ * are the user's, and come back as they went in.
+ */
+export const stringMap = z
+  .custom<Record<string, string> | null>()
+  .optional()
+  .superRefine((value: unknown, context) => {
+    if (value === undefined || value === null) return;
+    if (typeof value !== "object" || Array.isArray(value))
+      return context.addIssue({ code: "custom", message: "Invalid input: expected an object" });
+    for (const [key, text] of Object.entries(value))
+      if (typeof text !== "string")
+        return context.addIssue({ code: "custom", path: [key], message: "Invalid input: expected string" });
+  });
+
+const text = z.string().nullish();
+const resource = z.object({
+  memory: text,
+  cpu: text,
+  "nvidia.com/gpu": text,
+  "amd.com/gpu": text,
+  "intel.com/gpu": text,
+});
+const resources = z.preprocess((value) => spelled(value, Object.keys(resource.shape)), resource.nullish());
 
 /** FunctionDeployment, the body of POST and PUT /system/functions: contracts/api.md §2.1. Unknown fields are ignored. */
 const deployment = z.object({
@@ -12,11 +36,11 @@ const deployment = z.object({
   image: z.string().default(""),
   namespace: z.string().nullish(),
   envProcess: z.string().nullish(),
-  envVars: map,
+  envVars: stringMap,
   constraints: z.array(z.string()).nullish(),
   secrets: z.array(z.string()).nullish(),
-  labels: map,
-  annotations: map,
+  labels: stringMap,
+  annotations: stringMap,
   limits: resources,
   requests: resources,
   readOnlyRootFilesystem: z.boolean().nullish(),
@@ -41,23 +65,27 @@ export interface FunctionSpec extends FunctionId {
 
 /** The least memory limit that can be asked for: below it a container does not come up at all. */
 export const minMemoryBytes = 4 * 1024 * 1024;
+/** All of the environment and the arguments together: Linux hands on a quarter of the stack's limit, here 2 MiB. */
+const maxEnvironmentBytes = 1024 * 1024;
 /** Longest `NAME=value` that Linux hands to a program: MAX_ARG_STRLEN, 32 pages. */
 const maxEnvBytes = 131_071;
 
 /**
  * Checks a request body and gives the function it describes. All that can be known without asking anybody is known
- * here. Fails with BAD_JSON (wrong types) or BAD_FUNCTION (values that cannot be).
+ * here. Fails with BAD_JSON (wrong types) or BAD_FUNCTION (values that cannot be). A namespace that the body names
+ * wins over `queryNamespace`, and that over the default.
  */
-export function parseDeployment(body: unknown, defaultNamespace: string): FunctionSpec {
-  const parsed = deployment.safeParse(withOurSpelling(body));
+export function parseDeployment(body: unknown, defaultNamespace: string, queryNamespace?: string): FunctionSpec {
+  const parsed = deployment.safeParse(spelled(body, Object.keys(deployment.shape)));
   if (!parsed.success) {
     const issue = parsed.error.issues[0]!;
     throw new AppError("BAD_JSON", [`${issue.path.join(".") || "the body"}: ${issue.message}`]);
   }
   const d = parsed.data;
+  const [limits, requests] = [withoutNull(d.limits), withoutNull(d.requests)];
   const spec: FunctionSpec = {
     name: d.service,
-    namespace: d.namespace || defaultNamespace,
+    namespace: d.namespace || queryNamespace || defaultNamespace,
     image: d.image,
     ...(d.envProcess && { envProcess: d.envProcess }),
     ...(filled(d.envVars) && { envVars: d.envVars }),
@@ -65,8 +93,8 @@ export function parseDeployment(body: unknown, defaultNamespace: string): Functi
     ...(d.secrets && { secrets: d.secrets }),
     ...(d.labels && { labels: d.labels }),
     ...(d.annotations && { annotations: d.annotations }),
-    ...(filled(d.limits) && { limits: d.limits as Record<string, string> }),
-    ...(filled(d.requests) && { requests: d.requests as Record<string, string> }),
+    ...(filled(limits) && { limits }),
+    ...(filled(requests) && { requests }),
     ...(d.readOnlyRootFilesystem && { readOnlyRootFilesystem: true }),
   };
   check(spec);
@@ -81,6 +109,7 @@ function check(spec: FunctionSpec): void {
     bad("service", spec.name === "" ? "a function needs a name" : `"${spec.name}" must be ${nameRule}`);
   if (!isName(spec.namespace)) bad("namespace", `"${spec.namespace}" must be ${nameRule}`);
   if (spec.image.trim() === "") bad("image", "a function needs an image");
+  let environmentBytes = 0;
   for (const [name, value] of Object.entries(spec.envVars ?? {})) {
     if (name === "" || /[=\0]/.test(name)) bad("envVars", `"${name}" cannot be the name of an environment variable`);
     if (value.includes("\0")) bad(`envVars.${name}`, "a value cannot hold a NUL character");
@@ -90,7 +119,12 @@ function check(spec: FunctionSpec): void {
         `envVars.${name}`,
         `${bytes} bytes are more than the ${maxEnvBytes} that Linux hands to a program; use a secret`,
       );
+    environmentBytes += bytes + 1;
   }
+  if (environmentBytes > maxEnvironmentBytes)
+    bad("envVars", `${environmentBytes} bytes are more than the ${maxEnvironmentBytes} that all variables may have`);
+  const processBytes = Buffer.byteLength(`fprocess=${spec.envProcess ?? ""}`);
+  if (processBytes > maxEnvBytes) bad("envProcess", `it is longer than the ${maxEnvBytes} bytes that Linux hands on`);
   if (spec.envProcess?.includes("\0")) bad("envProcess", "cannot hold a NUL character");
   for (const secret of spec.secrets ?? [])
     if (!isSecretName(secret)) bad("secrets", `"${secret}" cannot be the name of a secret`);
@@ -115,9 +149,8 @@ function filled(value: Record<string, unknown> | null | undefined): value is Rec
   return value !== null && value !== undefined && Object.keys(value).length > 0;
 }
 
-/** Go clients spell keys in any case (contracts/api.md §1.1): brings the top level to ours. */
-function withOurSpelling(body: unknown): unknown {
-  if (typeof body !== "object" || body === null || Array.isArray(body)) return body;
-  const ours = new Map(Object.keys(deployment.shape).map((key) => [key.toLowerCase(), key]));
-  return Object.fromEntries(Object.entries(body).map(([key, value]) => [ours.get(key.toLowerCase()) ?? key, value]));
+function withoutNull(values: Record<string, string | null | undefined> | null | undefined): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(values ?? {}).filter((entry): entry is [string, string] => entry[1] != null),
+  );
 }

@@ -25,11 +25,15 @@ export interface FunctionStatus {
   state: "Ready" | "Asleep" | "Stopped" | "Deploying" | "Degraded" | "Failed";
   /** Why it is not simply ready. */
   reason?: string;
+  /** How often a replica of this version had to be started again since napd runs; absent when none had to. */
+  restarts?: number;
+  /** The last time, and why. */
+  lastFailure?: { at: string; reason: string; exitCode?: number };
 }
 
 /** Design §6. */
 export function statusOf(observed: Observed): FunctionStatus {
-  const { row, available, calls, reason } = observed;
+  const { row, available, calls, reason, restarts, lastFailure } = observed;
   return {
     ...row.version.spec,
     invocationCount: calls.ended,
@@ -38,6 +42,7 @@ export function statusOf(observed: Observed): FunctionStatus {
     createdAt: new Date(row.createdAt).toISOString(),
     state: stateOf(observed),
     ...(reason !== null && { reason }),
+    ...(lastFailure && { restarts, lastFailure: { ...lastFailure, at: new Date(lastFailure.at).toISOString() } }),
   };
 }
 

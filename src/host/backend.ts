@@ -1,9 +1,12 @@
 import { rm } from "node:fs/promises";
 import type { Backend } from "../functions/backend.ts";
 import { type Host, logDir, namesOf } from "./context.ts";
+import { hostImages } from "./images.ts";
+import { addNamespace, removeNamespace, sweepNamespaces } from "./namespaces.ts";
 import { listReplicas, tailOf, watchReplicas } from "./observe.ts";
 import { removeReplica } from "./remove.ts";
 import { startReplica } from "./start.ts";
+import { openStats } from "./stats.ts";
 import { sweepHost } from "./sweep.ts";
 
 /** The backend for this machine. Each operation is a file of its own; this is their list. */
@@ -12,6 +15,7 @@ export function hostBackend(host: Host): Backend {
     can: { freeze: true },
     prepare: async (namespace, image, policy, signal) =>
       (await host.images.ensure(namespace, image, policy, signal)).pin,
+    images: hostImages(host),
     release: (namespace, image) => host.images.unpin(namespace, image),
     start: (spec, signal) => startReplica(host, spec, signal),
     stop: (replica, graceMs) => removeReplica(host, replica, graceMs),
@@ -19,8 +23,15 @@ export function hostBackend(host: Host): Backend {
     thaw: (replica) => host.freezer.thaw(namesOf(host.settings, replica)),
     list: () => listReplicas(host),
     watch: (onExit, onGap) => watchReplicas(host, onExit, onGap),
+    stats: openStats(host),
     tail: (replica, bytes) => tailOf(host, replica, bytes),
-    sweep: (keep) => sweepHost(host, keep),
+    sweep: async (keep) => {
+      await sweepHost(host, keep);
+      await sweepNamespaces(host);
+    },
     forget: (fn) => rm(logDir(host.settings, fn), { recursive: true, force: true }),
+    addNamespace: (namespace) => addNamespace(host, namespace),
+    removeNamespace: (namespace) => removeNamespace(host, namespace),
+    refreshSecret: (namespace, name) => host.secrets.refresh(namespace, name),
   };
 }

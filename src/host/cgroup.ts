@@ -1,4 +1,4 @@
-import { constants } from "node:fs";
+import { constants, existsSync, readdirSync, readFileSync } from "node:fs";
 import { access, readdir, readFile, rmdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Clock } from "../base/clock.ts";
@@ -114,6 +114,77 @@ async function pageOut({ memory, isAsked }: Form): Promise<boolean> {
     }
   }
   return true;
+}
+
+/** What a control group has used. */
+export interface GroupUsage {
+  /** Since the group was made. */
+  cpuNanoseconds: number;
+  /** Working set: memory in use without file pages that nobody touched lately. 0 where memory is not accounted. */
+  memoryBytes: number;
+}
+
+/** Text of a file of a group, undefined when it is not there. */
+export type ReadGroupFile = (controller: string, file: string) => string | undefined;
+
+/**
+ * What a group has used, from the kernel's files (cgroup-v1/cpuacct and memory, cgroup-v2); undefined when the group is
+ * gone. The working set is the one of Kubernetes: usage less inactive file pages.
+ */
+export function parseUsage(version: 1 | 2, read: ReadGroupFile): GroupUsage | undefined {
+  const [cpu, used, stat, inactive] =
+    version === 1
+      ? [
+          read("cpuacct", "cpuacct.usage"),
+          read("memory", "memory.usage_in_bytes"),
+          "memory.stat",
+          "total_inactive_file",
+        ]
+      : [read("cpu", "cpu.stat"), read("memory", "memory.current"), "memory.stat", "inactive_file"];
+  if (cpu === undefined && used === undefined) return undefined;
+  const cpuNanoseconds = version === 1 ? Number(cpu ?? 0) : field(cpu ?? "", "usage_usec") * 1000;
+  const idle = used === undefined ? 0 : field(read("memory", stat) ?? "", inactive);
+  return { cpuNanoseconds, memoryBytes: Math.max(0, Number(used ?? 0) - idle) };
+}
+
+/** A line `NAME VALUE`. */
+function field(text: string, name: string): number {
+  return Number(new RegExp(`^${name} (\\d+)$`, "m").exec(text)?.[1] ?? 0);
+}
+
+/**
+ * Names of the groups below `path` (such as `napd/openfaas-fn`). Synchronous, as is `groupUsage`: the kernel answers
+ * these files from memory, and for hundreds of groups the thread pool would cost ten times what the answers do.
+ */
+export function listGroups(path: string): string[] {
+  try {
+    const entries = readdirSync(join(root, version() === 1 ? "cpuacct" : "", path), { withFileTypes: true });
+    return entries.filter((entry) => entry.isDirectory()).map((entry) => entry.name);
+  } catch (e) {
+    if (systemCode(e) === "ENOENT") return [];
+    throw e;
+  }
+}
+
+/** Undefined when the group is gone. */
+export function groupUsage(path: string): GroupUsage | undefined {
+  const tree = version();
+  return parseUsage(tree, (controller, file) => {
+    try {
+      return readFileSync(join(root, tree === 1 ? controller : "", path, file), "utf8");
+    } catch (e) {
+      if (["ENOENT", "ENODEV", "EOPNOTSUPP"].includes(systemCode(e) ?? "")) return undefined;
+      throw e;
+    }
+  });
+}
+
+let known: 1 | 2 | undefined;
+
+/** Of the tree that the controllers are in; with a hybrid layout they are v1's. */
+function version(): 1 | 2 {
+  known ??= existsSync(join(root, "cgroup.controllers")) ? 2 : 1;
+  return known;
 }
 
 /**

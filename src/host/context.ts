@@ -7,6 +7,7 @@ import type { Containerd } from "./containerd/client.ts";
 import type { Freezer } from "./freezer.ts";
 import type { Images } from "./image/images.ts";
 import type { Cni } from "./net/cni.ts";
+import { type SecretCopies, secretsRoot } from "./secrets.ts";
 
 export interface HostSettings {
   /** Gone after a reboot, as the networks that it describes are. */
@@ -17,6 +18,10 @@ export interface HostSettings {
   readonly cgroupParent: string;
   /** runc's state directory; empty for containerd's choice. */
   readonly runcRoot: string;
+  /** Uploads are kept here while they come in. */
+  readonly uploadsDir: string;
+  /** Bytes of an archive of images, packed and unpacked. */
+  readonly maxUploadBytes: number;
   readonly pidsLimit: number;
   /** The self-contained watchdog (scripts/build-watchdog.ts); need not exist as long as no image needs it. */
   readonly watchdogDir: string;
@@ -31,17 +36,17 @@ export interface Host {
   readonly freezer: Freezer;
   readonly clock: Clock;
   readonly log: Logger;
-  /** Bytes of a secret, undefined when there is none. */
-  readonly readSecret: (namespace: string, name: string) => Promise<Buffer | undefined>;
+  readonly secrets: SecretCopies;
   /** Namespaces that functions live in. */
   readonly namespaces: () => readonly string[];
 }
 
-/** Labels on our containers. */
+/** Labels on our containers, and on namespaces the name of the bridge of the napd that made them. */
 export const labels = {
   fn: "napd.function",
   generation: "napd.generation",
   number: "napd.replica",
+  owner: "napd.bridge",
 } as const;
 
 /** How everything of one replica is called on this machine. */
@@ -67,7 +72,7 @@ export function namesOf(settings: HostSettings, r: ReplicaIdentity): Names {
     snapshot: `${snapshotPrefix}${container}`,
     host,
     netns: `${netnsPrefix(settings)}${host}`,
-    secretsDir: join(settings.runDir, "secrets", host),
+    secretsDir: join(secretsRoot(settings.runDir), host),
     logFile: join(logDir(settings, r), `${r.generation}.${r.number}.log`),
   };
 }

@@ -1,8 +1,9 @@
 import { rm } from "node:fs/promises";
 import { within } from "../base/clock.ts";
 import { AppError } from "../base/errors.ts";
+import { failpoint } from "../base/failpoints.ts";
 import type { ReplicaIdentity } from "../functions/backend.ts";
-import { type Host, namesOf } from "./context.ts";
+import { type Host, type Names, namesOf } from "./context.ts";
 import * as netns from "./net/netns.ts";
 
 /** How long a killed process may take to be gone, ms. */
@@ -15,18 +16,32 @@ const killedMs = 10_000;
  */
 export async function removeReplica(host: Host, replica: ReplicaIdentity, graceMs: number): Promise<void> {
   const names = namesOf(host.settings, replica);
-  const options = { namespace: names.namespace };
-  const { containerd, cni } = host;
   await endTask(host, names.namespace, names.container, graceMs);
   host.freezer.forget(names);
-  await Promise.all([
-    // with its namespace gone the interface is gone, and DEL has little to do: 12 ms instead of 39
-    netns.remove(names.netns).then(() => cni.del(names.host, names.netns)),
-    containerd.containers
-      .delete(names.container, options)
-      .then(() => containerd.snapshots.remove(names.snapshot, options)),
+  failpoint("remove.task");
+  const ends = await Promise.allSettled([
+    removeNetwork(host, names),
+    removeContainer(host, names),
     rm(names.secretsDir, { recursive: true, force: true }),
   ]);
+  // only when all have ended: the next attempt, or a start under the same name, must not meet one of them
+  for (const end of ends) if (end.status === "rejected") throw end.reason;
+}
+
+async function removeNetwork({ cni }: Host, names: Names): Promise<void> {
+  // with its namespace gone the interface is gone, and DEL has little to do: 12 ms instead of 39
+  await netns.remove(names.netns);
+  failpoint("remove.netns");
+  await cni.del(names.host, names.netns);
+  failpoint("remove.network");
+}
+
+async function removeContainer({ containerd }: Host, names: Names): Promise<void> {
+  const options = { namespace: names.namespace };
+  await containerd.containers.delete(names.container, options);
+  failpoint("remove.container");
+  await containerd.snapshots.remove(names.snapshot, options);
+  failpoint("remove.snapshot");
 }
 
 /** TERM, after `graceMs` KILL, then the task record. 0 kills at once. Nothing to end is fine. */

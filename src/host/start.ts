@@ -1,6 +1,6 @@
-import { access, chown, mkdir, open, writeFile } from "node:fs/promises";
+import { access, mkdir, open } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
-import { AppError, messageOf } from "../base/errors.ts";
+import { AppError, messageOf, systemCode } from "../base/errors.ts";
 import { failpoint } from "../base/failpoints.ts";
 import type { Address, ReplicaSpec } from "../functions/backend.ts";
 import { jsonAny } from "./containerd/channel.ts";
@@ -56,6 +56,7 @@ export async function startReplica(host: Host, spec: ReplicaSpec, signal?: Abort
     );
     if (aborted) throw signal?.reason;
     if (e instanceof AppError && e.code !== "CONTAINERD") throw e;
+    if (systemCode(e) === "ENOSPC") throw new AppError("DISK_FULL", [`replica ${names.container}`], { cause: e });
     throw new AppError("START_FAILED", [names.container, messageOf(e)], { cause: e });
   }
 }
@@ -74,11 +75,12 @@ async function makeTask(
   resolving.catch(() => {}); // awaited below, unless there is no lease
   // keeps the snapshot until the container record does
   await using lease = await containerd.leases.open(namespace, "start", leaseMs);
+  failpoint("start.lease");
   const image = await resolving;
   if (!image) throw new AppError("IMAGE_MISSING", [spec.image]);
   const injected = injectedEnvironment({ choice: spec.watchdog, env: spec.env, image: image.config });
   if (injected) await needWatchdog(host.settings.watchdogDir);
-  const filesMade = Promise.all([openLogFile(names), copySecrets(host, spec, names, image)]);
+  const filesMade = Promise.all([openLogFile(names), host.secrets.make(names, spec.secrets, image.identity)]);
   filesMade.catch(() => {}); // awaited below, unless the container fails first
   const options = { namespace, lease: lease.id, signal };
   const rootfs = await containerd.snapshots.prepare(names.snapshot, image.chainId, {}, options);
@@ -104,6 +106,7 @@ async function makeTask(
   );
   failpoint("start.container");
   await Promise.all([filesMade, namespaceMade]);
+  failpoint("start.files");
   const { logFile, container } = names;
   const request = {
     container_id: container,
@@ -179,23 +182,4 @@ function otherNameOf(file: string): string {
 async function openLogFile(names: Names): Promise<void> {
   await mkdir(dirname(names.logFile), { recursive: true, mode: 0o700 });
   await (await open(names.logFile, "a", 0o600)).close();
-}
-
-/**
- * The directory that becomes /var/openfaas/secrets: on memory, each file readable by the function's user alone, behind
- * a directory that nobody else on the host may enter. A directory and not single files, so that a replaced secret shows.
- */
-async function copySecrets(host: Host, spec: ReplicaSpec, names: Names, image: ResolvedImage): Promise<void> {
-  if (spec.secrets.length === 0) return;
-  const { uid, gid } = image.identity;
-  await mkdir(dirname(names.secretsDir), { recursive: true, mode: 0o700 });
-  await mkdir(names.secretsDir, { recursive: true, mode: 0o500 });
-  await chown(names.secretsDir, uid, gid);
-  for (const name of spec.secrets) {
-    const value = await host.readSecret(spec.namespace, name);
-    if (!value) throw new AppError("SECRET_MISSING", [name, spec.namespace]);
-    const file = join(names.secretsDir, name);
-    await writeFile(file, value, { mode: 0o400 });
-    await chown(file, uid, gid);
-  }
 }

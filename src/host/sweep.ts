@@ -7,6 +7,7 @@ import { jsonAny } from "./containerd/channel.ts";
 import { type Host, logDir, namesOf, netnsPrefix, snapshotPrefix } from "./context.ts";
 import * as netns from "./net/netns.ts";
 import { endTask } from "./remove.ts";
+import { secretsRoot } from "./secrets.ts";
 
 export interface Keep {
   replicas: readonly ReplicaIdentity[];
@@ -16,7 +17,7 @@ export interface Keep {
 
 /**
  * Frees what belongs to nobody: processes without a container record, snapshots, leases, half-written content, pinned
- * images, network namespaces, addresses, copies of secrets, logs. What a crash can leave, by the steps of
+ * images, network namespaces, addresses, copies of secrets (those that are kept are brought up to date), logs. What a crash can leave, by the steps of
  * contracts/containerd.md §5. Only while nothing is being started or pulled.
  */
 export async function sweepHost(host: Host, keep: Keep): Promise<void> {
@@ -41,12 +42,13 @@ export async function sweepHost(host: Host, keep: Keep): Promise<void> {
   const netnsKept = new Set(kept.map((n) => n.netns));
   for (const name of await netns.list(netnsPrefix(host.settings))) if (!netnsKept.has(name)) await netns.remove(name);
   const secretsKept = new Set(kept.map((n) => n.host));
-  await removeOthers(join(host.settings.runDir, "secrets"), (name) => secretsKept.has(name));
+  await removeOthers(secretsRoot(host.settings.runDir), (name) => secretsKept.has(name));
+  for (const names of kept) await host.secrets.refreshReplica(names);
   await removeLogs(host, keep.functions);
 }
 
 /** A task whose container record went first answers to nothing until it has a record again (§2.1). */
-async function endGhosts(host: Host, namespace: string): Promise<void> {
+export async function endGhosts(host: Host, namespace: string): Promise<void> {
   const { tasks, containers, snapshots } = host.containerd;
   for (const { id } of await tasks.list({ namespace })) {
     if (await containers.get(id, { namespace })) continue;
@@ -62,7 +64,8 @@ async function endGhosts(host: Host, namespace: string): Promise<void> {
   }
 }
 
-async function removeSnapshots(host: Host, namespace: string, kept: ReadonlySet<string>): Promise<void> {
+/** Of replicas, not of layers. */
+export async function removeSnapshots(host: Host, namespace: string, kept: ReadonlySet<string>): Promise<void> {
   for (const { name, kind } of await host.containerd.snapshots.list({ namespace })) {
     if (kind !== "COMMITTED" && name.startsWith(snapshotPrefix) && !kept.has(name))
       await host.containerd.snapshots.remove(name, { namespace });

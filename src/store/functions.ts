@@ -1,5 +1,7 @@
 import type { DatabaseSync } from "node:sqlite";
+import { failpoint } from "../base/failpoints.ts";
 import type { FunctionId } from "../base/names.ts";
+import { write } from "./write.ts";
 
 /** A function as it is wanted. `V` is the domain's version of a function, kept as JSON. */
 export interface FunctionRow<V> extends FunctionId {
@@ -53,18 +55,17 @@ export class FunctionStore<V> {
 
   /** A generation that no version of any function ever had. */
   nextGeneration(): number {
-    return Number(
-      this.#db.prepare("UPDATE counters SET value = value + 1 WHERE name = 'generation' RETURNING value").get()!.value,
-    );
+    const sql = "UPDATE counters SET value = value + 1 WHERE name = 'generation' RETURNING value";
+    return Number(write(this.#db, () => this.#db.prepare(sql).get()!.value));
   }
 
   /** A new function. */
   insert(id: FunctionId, version: V, generation: number, replicas: number, now: number): FunctionRow<V> {
-    this.#db
-      .prepare(
-        "INSERT INTO functions (namespace, name, version, generation, replicas, created_at) VALUES (?, ?, ?, ?, ?, ?)",
-      )
-      .run(id.namespace, id.name, JSON.stringify(version), generation, replicas, now);
+    failpoint("store.insert");
+    this.#run(
+      "INSERT INTO functions (namespace, name, version, generation, replicas, created_at) VALUES (?, ?, ?, ?, ?, ?)",
+      ...[id.namespace, id.name, JSON.stringify(version), generation, replicas, now],
+    );
     return this.get(id)!;
   }
 
@@ -76,59 +77,62 @@ export class FunctionStore<V> {
     previous: { version: V; generation: number } | null,
     replicas: number,
   ): FunctionRow<V> {
-    this.#db
-      .prepare(
-        "UPDATE functions SET version = ?, generation = ?, previous = ?, previous_generation = ?, replicas = ?, stopped = 0, failure = NULL WHERE namespace = ? AND name = ?",
-      )
-      .run(
-        JSON.stringify(version),
-        generation,
-        previous && JSON.stringify(previous.version),
-        previous?.generation ?? null,
-        replicas,
-        id.namespace,
-        id.name,
-      );
+    failpoint("store.update");
+    this.#run(
+      "UPDATE functions SET version = ?, generation = ?, previous = ?, previous_generation = ?, replicas = ?, stopped = 0, failure = NULL WHERE namespace = ? AND name = ?",
+      JSON.stringify(version),
+      generation,
+      previous && JSON.stringify(previous.version),
+      previous?.generation ?? null,
+      ...[replicas, id.namespace, id.name],
+    );
     return this.get(id)!;
   }
 
   /** The wanted version serves: nothing is needed to go back to. */
   settle(id: FunctionId): FunctionRow<V> {
-    this.#db
-      .prepare(
-        "UPDATE functions SET previous = NULL, previous_generation = NULL, failure = NULL WHERE namespace = ? AND name = ?",
-      )
-      .run(id.namespace, id.name);
+    failpoint("store.settle");
+    this.#run(
+      "UPDATE functions SET previous = NULL, previous_generation = NULL, failure = NULL WHERE namespace = ? AND name = ?",
+      ...[id.namespace, id.name],
+    );
     return this.get(id)!;
   }
 
   /** The wanted version failed: back to the previous one, if there is one; the reason stays. */
   fail(id: FunctionId, reason: string): FunctionRow<V> {
-    this.#db
-      .prepare(
-        `UPDATE functions SET version = coalesce(previous, version), generation = coalesce(previous_generation, generation),
+    failpoint("store.fail");
+    this.#run(
+      `UPDATE functions SET version = coalesce(previous, version), generation = coalesce(previous_generation, generation),
          failed_generation = generation, previous = NULL, previous_generation = NULL, failure = ? WHERE namespace = ? AND name = ?`,
-      )
-      .run(reason, id.namespace, id.name);
+      ...[reason, id.namespace, id.name],
+    );
     return this.get(id)!;
   }
 
   /** So many are wanted; they run. */
   scale(id: FunctionId, replicas: number): FunctionRow<V> {
-    this.#db
-      .prepare("UPDATE functions SET replicas = ?, stopped = 0 WHERE namespace = ? AND name = ?")
-      .run(replicas, id.namespace, id.name);
+    failpoint("store.scale");
+    this.#run(
+      "UPDATE functions SET replicas = ?, stopped = 0 WHERE namespace = ? AND name = ?",
+      ...[replicas, id.namespace, id.name],
+    );
     return this.get(id)!;
   }
 
   /** None is to run until `scale` says so; how many are wanted stays. */
   stop(id: FunctionId): FunctionRow<V> {
-    this.#db.prepare("UPDATE functions SET stopped = 1 WHERE namespace = ? AND name = ?").run(id.namespace, id.name);
+    this.#run("UPDATE functions SET stopped = 1 WHERE namespace = ? AND name = ?", id.namespace, id.name);
     return this.get(id)!;
   }
 
   delete(id: FunctionId): void {
-    this.#db.prepare("DELETE FROM functions WHERE namespace = ? AND name = ?").run(id.namespace, id.name);
+    failpoint("store.delete");
+    this.#run("DELETE FROM functions WHERE namespace = ? AND name = ?", id.namespace, id.name);
+  }
+
+  #run(sql: string, ...values: (string | number | null)[]): void {
+    write(this.#db, () => this.#db.prepare(sql).run(...values));
   }
 
   #row(c: Columns): FunctionRow<V> {

@@ -20,6 +20,13 @@ const migrations = [
    ) STRICT;
    CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
    INSERT INTO counters VALUES ('generation', 0)`,
+  `CREATE TABLE namespaces (
+     name TEXT PRIMARY KEY,
+     labels TEXT NOT NULL,           -- JSON
+     annotations TEXT NOT NULL,      -- JSON
+     leaving INTEGER NOT NULL        -- 1: deleted, and not all of it is gone yet
+   ) STRICT;
+   INSERT INTO namespaces SELECT DISTINCT namespace, '{}', '{}', 0 FROM functions`,
   // 1: its replicas were stopped for want of calls
   "ALTER TABLE functions ADD COLUMN stopped INTEGER NOT NULL DEFAULT 0",
 ];

@@ -3,6 +3,7 @@
  * fake sits it, and so does this machine; a fake that passes may be trusted.
  */
 import assert from "node:assert/strict";
+import { Readable } from "node:stream";
 import { after, before, suite, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { isAppError } from "../../src/base/errors.ts";
@@ -18,14 +19,23 @@ import type {
 /** Who sits the exam, on a place of its own. */
 export interface Candidate extends AsyncDisposable {
   readonly backend: Backend;
+  /** What the backend takes for needed; empty at first, for the test to fill. */
+  readonly used: { namespace: string; image: string; by: string | null }[];
   readonly namespace: string;
+  /** Values of secrets by name, for the exam to change. */
+  readonly secrets: Map<string, string>;
   readonly images: {
-    /** Answers `hello` on /, and its environment, a variable a line, on /cgi-bin/info. */
+    /**
+     * Answers `hello` on /, its environment, a variable a line, on /cgi-bin/info, and a secret's bytes on
+     * /cgi-bin/say?NAME.
+     */
     readonly web: string;
     /** Prints `first words` and `last words`, then exits with 7. */
     readonly exits: string;
     /** Can be prepared, but no replica of it can be started. */
     readonly broken: string;
+    /** Is here, and nothing else needs it. */
+    readonly spare: string;
     /** Does not exist. */
     readonly absent: string;
   };
@@ -318,6 +328,28 @@ export function backendContract(name: string, open: () => Promise<Candidate>): v
         assert.equal(await c.backend.tail(fresh(), 1000), "");
       });
 
+      test("what a replica uses: memory, and CPU that grows with its work; asleep too, and nothing once it is gone", async () => {
+        const statsOf = async (r: ReplicaIdentity) =>
+          (await c.backend.stats()).find((s) => s.generation === r.generation && s.number === r.number);
+        const spec = fresh();
+        const replica = await started(spec);
+        await answers(replica.address);
+        const { cpuNanoseconds, memoryBytes, ...identity } = (await statsOf(spec))!;
+        const { name, namespace, generation, number } = spec;
+        assert.deepEqual(identity, { name, namespace, generation, number });
+        assert.ok(memoryBytes > 0 && memoryBytes < 2 ** 30, `${memoryBytes} bytes`);
+        await until("its CPU time grows", async () => {
+          await get(replica.address, "/cgi-bin/info");
+          return (await statsOf(spec))!.cpuNanoseconds > cpuNanoseconds;
+        });
+        if (c.backend.can.freeze) {
+          await c.backend.freeze(spec);
+          assert.ok((await statsOf(spec))!.cpuNanoseconds > cpuNanoseconds);
+        }
+        await replica[Symbol.asyncDispose]();
+        assert.equal(await statsOf(spec), undefined);
+      });
+
       test("output goes when the function is forgotten, which may be done twice", async () => {
         const spec = fresh({ name: "talker", image: pins.exits });
         await using _ = await started(spec);
@@ -326,6 +358,104 @@ export function backendContract(name: string, open: () => Promise<Candidate>): v
         await c.backend.forget(spec);
         await c.backend.forget(spec);
         assert.equal(await c.backend.tail(spec, 1000), "");
+      });
+    });
+
+    suite("a secret that has changed", () => {
+      test("shows its new bytes in every replica that was given it, and nothing else has changed", async () => {
+        c.secrets.set("key", "old").set("other", "old");
+        const spec = fresh({ secrets: ["key", "other"] });
+        await using one = await started(spec);
+        await using two = await started({ ...spec, number: 1 });
+        await using without = await started(fresh());
+        for (const { address } of [one, two, without]) await answers(address);
+        assert.equal(await get(one.address, "/cgi-bin/say?key"), "old");
+        c.secrets.set("key", "new").set("other", "new");
+        await c.backend.refreshSecret(c.namespace, "key");
+        for (const { address } of [one, two]) {
+          assert.equal(await get(address, "/cgi-bin/say?key"), "new");
+          assert.equal(await get(address, "/cgi-bin/say?other"), "old");
+        }
+        assert.equal(await get(without.address, "/cgi-bin/say?key"), "");
+      });
+
+      test("shows them in a frozen replica when it wakes", async () => {
+        c.secrets.set("key", "old");
+        const spec = fresh({ secrets: ["key"] });
+        await using replica = await started(spec);
+        await answers(replica.address);
+        await c.backend.freeze(spec);
+        c.secrets.set("key", "new");
+        await c.backend.refreshSecret(c.namespace, "key");
+        await c.backend.thaw(spec);
+        assert.equal(await get(replica.address, "/cgi-bin/say?key"), "new");
+      });
+
+      test("and that is deleted, or that nobody has, is left alone", async () => {
+        c.secrets.set("key", "old");
+        await using replica = await started(fresh({ secrets: ["key"] }));
+        await answers(replica.address);
+        c.secrets.delete("key");
+        await c.backend.refreshSecret(c.namespace, "key");
+        await c.backend.refreshSecret(c.namespace, "unheard-of");
+        assert.equal(await get(replica.address, "/cgi-bin/say?key"), "old");
+      });
+    });
+
+    suite("a namespace", () => {
+      test("is added and removed, each also twice", async () => {
+        await c.backend.addNamespace(`${c.namespace}-2`);
+        await c.backend.addNamespace(`${c.namespace}-2`);
+        await c.backend.removeNamespace(`${c.namespace}-2`);
+        await c.backend.removeNamespace(`${c.namespace}-2`);
+        await c.backend.addNamespace(`${c.namespace}-2`);
+        await c.backend.removeNamespace(`${c.namespace}-2`);
+      });
+    });
+
+    suite("the images that are here", () => {
+      const upload = (text: string) => ({ body: Readable.from([Buffer.from(text)]) });
+      const never = new AbortController().signal;
+      const needed = () => Object.values(pins).map((image) => ({ namespace: c.namespace, image, by: "a-function" }));
+
+      test("are listed by name, with who uses them; one that is used stays, one that is not goes", async () => {
+        c.used.splice(0, Number.POSITIVE_INFINITY, ...needed());
+        const list = await c.backend.images.list(c.namespace);
+        const names = list.map((info) => info.name);
+        assert.deepEqual(names, names.toSorted());
+        for (const [image, usedBy] of [[c.images.web, ["a-function"]] as const, [c.images.spare, []] as const]) {
+          const info = list.find((i) => i.name === image)!;
+          assert.ok(info.size > 0);
+          assert.deepEqual([info.namespace, info.usedBy], [c.namespace, usedBy]);
+        }
+        await assert.rejects(c.backend.images.remove(c.namespace, c.images.web), (e) => {
+          assert.ok(isAppError(e, "IMAGE_IN_USE"), String(e));
+          assert.match(e.message, /a-function/);
+          return true;
+        });
+        const pruned = await c.backend.images.prune([c.namespace]);
+        assert.deepEqual(
+          pruned.map((image) => image.name),
+          [c.images.spare],
+        );
+        const left = await c.backend.images.list(c.namespace);
+        assert.deepEqual(
+          left.map((info) => info.name),
+          names.filter((name) => name !== c.images.spare),
+        );
+        assert.equal(await c.backend.prepare(c.namespace, c.images.web, "IfNotPresent"), pins.web);
+      });
+
+      test("one that is not there cannot be removed", async () => {
+        const removed = c.backend.images.remove(c.namespace, c.images.absent);
+        await assert.rejects(removed, (e) => isAppError(e, "IMAGE_UNKNOWN"));
+      });
+
+      test("an archive that is none is refused", async () => {
+        const before = await c.backend.images.list(c.namespace);
+        const nonsense = c.backend.images.import(c.namespace, upload("nonsense"), never);
+        await assert.rejects(nonsense, (e) => isAppError(e, "IMAGE_BAD_ARCHIVE"));
+        assert.deepEqual(await c.backend.images.list(c.namespace), before);
       });
     });
 

@@ -12,19 +12,27 @@ import { type FunctionId, keyOf } from "../../src/base/names.ts";
 import {
   type Address,
   type Backend,
+  type BackendImages,
+  type ImageInfo,
   type ObservedReplica,
   type PullPolicy,
   type ReplicaExit,
   type ReplicaIdentity,
   type ReplicaSpec,
+  type ReplicaStats,
   replicaId,
 } from "../../src/functions/backend.ts";
 import { freePort } from "../support/free-port.ts";
 
 /** What runs in the replicas of an image. */
 export interface Program {
-  /** Answers requests; without it the image's name is the answer. */
-  readonly answer?: (req: IncomingMessage, res: ServerResponse, spec: ReplicaSpec) => void;
+  /** Answers requests; without it the image's name is the answer. `secrets`: what it would find in its files. */
+  readonly answer?: (
+    req: IncomingMessage,
+    res: ServerResponse,
+    spec: ReplicaSpec,
+    secrets: ReadonlyMap<string, string>,
+  ) => void;
   /** What it prints when it starts. */
   readonly says?: string;
   /** It cannot be started, for this reason. */
@@ -35,23 +43,32 @@ export interface Program {
   readonly listens?: Promise<void>;
 }
 
-type Operation = "prepare" | "start" | "stop" | "freeze" | "thaw" | "list";
+type Operation =
+  | ("prepare" | "start" | "stop" | "freeze" | "thaw" | "list")
+  | ("addNamespace" | "removeNamespace" | "refreshSecret");
 
 const keyOfReplica = (r: ReplicaIdentity) => `${r.namespace}/${replicaId(r)}`;
 
 class FakeReplica {
   readonly spec: ReplicaSpec;
+  readonly secrets = new Map<string, string>();
   condition: ObservedReplica["condition"] = "running";
   readonly #server: Server;
+  /** Each answer takes a millisecond of CPU. */
+  cpuNanoseconds = 0;
   #port = 0;
   #held: (() => void)[] = [];
 
   constructor(spec: ReplicaSpec, program: Program) {
     this.spec = spec;
-    const answer = program.answer ?? ((_, res) => void res.end(spec.image.split("@")[0]));
+    const reply = program.answer ?? ((_, res) => void res.end(spec.image.split("@")[0]));
+    const answer = (...given: Parameters<typeof reply>) => {
+      this.cpuNanoseconds += 1e6;
+      reply(...given);
+    };
     this.#server = createServer((req, res) => {
-      if (this.condition === "frozen") this.#held.push(() => answer(req, res, spec));
-      else answer(req, res, spec);
+      if (this.condition === "frozen") this.#held.push(() => answer(req, res, spec, this.secrets));
+      else answer(req, res, spec, this.secrets);
     });
   }
 
@@ -93,9 +110,15 @@ export class FakeBackend implements Backend, AsyncDisposable {
   readonly journal: string[] = [];
   /** Prepared images that nobody has released. */
   readonly pins = new Set<string>();
+  /** Values of secrets by name, in any namespace; who starts without one that is not here finds none. */
+  readonly secrets = new Map<string, string>();
+  /** Namespaces that were added and not removed. */
+  readonly namespaces = new Set<string>();
   /** While it is set, starts wait for it before they do anything. */
   gate: Promise<void> | null = null;
   readonly #programs = new Map<string, Program>();
+  /** Images that functions need, as a real backend is told when it is made. */
+  readonly used: { namespace: string; image: string; by: string | null }[] = [];
   /** Image name to the pin of what was pushed last. */
   readonly #tags = new Map<string, string>();
   readonly #replicas = new Map<string, FakeReplica>();
@@ -175,6 +198,39 @@ export class FakeBackend implements Backend, AsyncDisposable {
     return pin;
   }
 
+  readonly images: BackendImages = {
+    list: async (namespace) =>
+      [...this.#tags].map(([name, pin]) => this.#info(namespace, name, pin)).sort((a, b) => (a.name < b.name ? -1 : 1)),
+    remove: async (namespace, name) => {
+      const pin = this.#tags.get(name);
+      if (pin === undefined) throw new AppError("IMAGE_UNKNOWN", [name, namespace]);
+      const { usedBy } = this.#info(namespace, name, pin);
+      if (usedBy.length > 0) throw new AppError("IMAGE_IN_USE", [name, usedBy.join(", ")]);
+      this.#tags.delete(name);
+      this.pins.delete(pin);
+    },
+    /** An archive is the text `image NAME`. */
+    import: async (namespace, upload) => {
+      let text = "";
+      for await (const piece of upload.body) text += piece;
+      if (!text.startsWith("image ")) throw new AppError("IMAGE_BAD_ARCHIVE", ["the uploaded archive", "it is none"]);
+      const name = upload.name ?? text.slice(6);
+      this.push(name);
+      return [this.#info(namespace, name, this.#tags.get(name)!)];
+    },
+    prune: async (namespaces) => {
+      const infos = [...this.#tags].map(([name, pin]) => this.#info(namespaces[0]!, name, pin));
+      const unused = infos.filter((info) => info.usedBy.length === 0);
+      for (const { name } of unused) this.#tags.delete(name);
+      return unused.map(({ name, namespace, digest, size }) => ({ name, namespace, digest, size }));
+    },
+  };
+
+  #info(namespace: string, name: string, pin: string): ImageInfo {
+    const usedBy = this.used.filter((u) => u.image === pin).flatMap((u) => u.by ?? []);
+    return { name, namespace, digest: pin, size: 1000, createdAt: 0, usedAt: 0, usedBy };
+  }
+
   async release(_namespace: string, image: string): Promise<void> {
     this.journal.push(`release ${image}`);
     this.pins.delete(image);
@@ -195,6 +251,7 @@ export class FakeBackend implements Backend, AsyncDisposable {
     if (signal?.aborted) await replica.close(0);
     signal?.throwIfAborted();
     this.#replicas.set(key, replica);
+    for (const name of spec.secrets) if (this.secrets.has(name)) replica.secrets.set(name, this.secrets.get(name)!);
     this.#log(spec, program.says ?? "");
     if (program.exitsWith !== undefined) setImmediate(() => void this.crash(spec, program.exitsWith));
     void program.listens?.then(() => (replica.condition === "dead" ? undefined : replica.listen()));
@@ -246,6 +303,14 @@ export class FakeBackend implements Backend, AsyncDisposable {
     return { [Symbol.dispose]: () => void this.#watchers.delete(watcher) };
   }
 
+  async stats(): Promise<ReplicaStats[]> {
+    const alive = [...this.#replicas.values()].filter((r) => r.condition !== "dead");
+    return alive.map(({ spec, cpuNanoseconds }) => {
+      const { name, namespace, generation, number } = spec;
+      return { name, namespace, generation, number, cpuNanoseconds, memoryBytes: 1024 * 1024 };
+    });
+  }
+
   async tail(replica: ReplicaIdentity, bytes: number): Promise<string> {
     const text = this.#logs.get(keyOf(replica))?.get(replicaId(replica)) ?? "";
     return (text.length <= bytes ? text : text.slice(text.indexOf("\n", text.length - bytes) + 1)).trim();
@@ -264,6 +329,23 @@ export class FakeBackend implements Backend, AsyncDisposable {
   async forget(fn: FunctionId): Promise<void> {
     this.journal.push(`forget ${keyOf(fn)}`);
     this.#logs.delete(keyOf(fn));
+  }
+
+  async addNamespace(namespace: string): Promise<void> {
+    await this.#begin("addNamespace", namespace);
+    this.namespaces.add(namespace);
+  }
+
+  async removeNamespace(namespace: string): Promise<void> {
+    await this.#begin("removeNamespace", namespace);
+    this.namespaces.delete(namespace);
+  }
+
+  async refreshSecret(namespace: string, name: string): Promise<void> {
+    await this.#begin("refreshSecret", `${namespace}/${name}`);
+    const value = this.secrets.get(name);
+    for (const { spec, secrets } of this.#replicas.values())
+      if (spec.namespace === namespace && secrets.has(name) && value !== undefined) secrets.set(name, value);
   }
 
   async #begin(operation: Operation, subject = ""): Promise<void> {

@@ -5,6 +5,7 @@ import { Agent, request } from "undici";
 import { type Clock, systemClock } from "../../src/base/clock.ts";
 import { openLog } from "../../src/base/log.ts";
 import { Functions } from "../../src/functions/functions.ts";
+import { ImagesInUse } from "../../src/functions/images-in-use.ts";
 import type { Version } from "../../src/functions/managed.ts";
 import { Rollout } from "../../src/functions/rollout.ts";
 import type { ScaleDefaults } from "../../src/functions/scale-policy.ts";
@@ -25,6 +26,7 @@ export interface PlatformOptions {
   readyTimeoutMs?: number;
   graceMs?: number;
   timeoutMs?: number;
+  startsAtOnce?: number;
   clock?: Clock;
   /** No scaler runs here, and what is scaled to 0 is stopped, unless `stopAfterMs` says otherwise. */
   scale?: Partial<ScaleDefaults>;
@@ -58,6 +60,7 @@ export async function openPlatform(options: PlatformOptions = {}): Promise<Platf
   const db = openState(path);
   up.defer(() => db.close());
   const store = new FunctionStore<Version>(db);
+  const images = new ImagesInUse(() => store.list());
   const backend = up.use(new FakeBackend());
   const table: Table = new Map();
   const secrets = new Set<string>();
@@ -71,17 +74,20 @@ export async function openPlatform(options: PlatformOptions = {}): Promise<Platf
   const makeRollout = () =>
     new Rollout({
       store,
+      images,
       backend,
       table,
       defaults,
       readyTimeoutMs: options.readyTimeoutMs ?? 5000,
       graceMs: options.graceMs ?? 5000,
+      startsAtOnce: options.startsAtOnce ?? 100,
       clock,
       log: openLog("silent"),
     });
   const openFunctions = () =>
     new Functions({
       store,
+      images,
       backend,
       rollout,
       defaults,

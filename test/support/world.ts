@@ -105,31 +105,41 @@ export async function openWorld(): Promise<World> {
 
   async function traces(): Promise<string[]> {
     const lines = (text: string) => text.split("\n").filter((line) => line.trim() !== "");
-    const found = [
-      ...lines(await ctr("containers", "list", "--quiet")).map((l) => `container ${l}`),
-      ...lines(await ctr("tasks", "list", "--quiet")).map((l) => `task ${l}`),
-      ...lines(await ctr("snapshots", "list"))
-        .slice(1)
-        .map((l) => `snapshot ${l.replace(/\s+/g, " ")}`),
-      ...lines(await ctr("leases", "list", "--quiet")).map((l) => `lease ${l}`),
-      ...lines(await ctr("images", "list", "--quiet")).map((l) => `image ${l}`),
-      ...lines(await ctr("content", "list", "--quiet")).map((l) => `content ${l}`),
-      ...lines((await run("ip", ["netns", "list"])).stdout)
-        .filter((l) => l.startsWith(id))
-        .map((l) => `netns ${l}`),
-      ...lines((await run("ip", ["-o", "link", "show", "master", id]).catch(() => ({ stdout: "" }))).stdout).map(
-        (l) => `interface ${l.split(":")[1]}`,
+    const found = await Promise.all([
+      ctr("containers", "list", "--quiet").then((out) => lines(out).map((l) => `container ${l}`)),
+      ctr("tasks", "list", "--quiet").then((out) => lines(out).map((l) => `task ${l}`)),
+      ctr("snapshots", "list").then((out) =>
+        lines(out)
+          .slice(1)
+          .map((l) => `snapshot ${l.replace(/\s+/g, " ")}`),
       ),
-      ...lines((await run("iptables-save", [])).stdout)
-        .filter((l) => l.includes(id) || l.includes(subnet.replace("0/24", "")))
-        .map((l) => `rule ${l.replace(/ ?\[\d+:\d+\]/, "")}`),
-      ...(await files(paths.run)).map((f) => `file ${f}`),
-      ...(await files(paths.logs)).map((f) => `log ${f}`),
-      ...(await files(`/sys/fs/cgroup/pids/${id}`))
-        .filter((f) => /\/.+\/cgroup.procs$/.test(f))
-        .map((f) => `cgroup ${f}`),
-    ];
-    return found.filter((f) => !f.startsWith("file cni/ipam/") || /\d+\.\d+\.\d+\.\d+$/.test(f)).sort();
+      ctr("leases", "list", "--quiet").then((out) => lines(out).map((l) => `lease ${l}`)),
+      ctr("images", "list", "--quiet").then((out) => lines(out).map((l) => `image ${l}`)),
+      ctr("content", "list", "--quiet").then((out) => lines(out).map((l) => `content ${l}`)),
+      run("ip", ["netns", "list"]).then(({ stdout }) =>
+        lines(stdout)
+          .filter((l) => l.startsWith(id))
+          .map((l) => `netns ${l}`),
+      ),
+      run("ip", ["-o", "link", "show", "master", id]).then(
+        ({ stdout }) => lines(stdout).map((l) => `interface ${l.split(":")[1]}`),
+        () => [],
+      ),
+      run("iptables-save", []).then(({ stdout }) =>
+        lines(stdout)
+          .filter((l) => l.includes(id) || l.includes(subnet.replace("0/24", "")))
+          .map((l) => `rule ${l.replace(/ ?\[\d+:\d+\]/, "")}`),
+      ),
+      files(paths.run).then((all) => all.map((f) => `file ${f}`)),
+      files(paths.logs).then((all) => all.map((f) => `log ${f}`)),
+      files(`/sys/fs/cgroup/pids/${id}`).then((all) =>
+        all.filter((f) => /\/.+\/cgroup.procs$/.test(f)).map((f) => `cgroup ${f}`),
+      ),
+    ]);
+    return found
+      .flat()
+      .filter((f) => !f.startsWith("file cni/ipam/") || /\d+\.\d+\.\d+\.\d+$/.test(f))
+      .sort();
   }
 
   const stack = up.move();

@@ -14,11 +14,14 @@ import { openContainerd } from "../../src/host/containerd/client.ts";
 import { labels, namesOf } from "../../src/host/context.ts";
 import { run } from "../../src/host/exec.ts";
 import { openFreezer } from "../../src/host/freezer.ts";
+import { Disk } from "../../src/host/image/disk.ts";
+import { namespaceLabels } from "../../src/host/namespaces.ts";
 import { ensureBridge, teardownBridge, uplinkMtu } from "../../src/host/net/bridge.ts";
 import { Cni } from "../../src/host/net/cni.ts";
 import { ensureFirewall, teardownFirewall } from "../../src/host/net/firewall.ts";
 import * as netns from "../../src/host/net/netns.ts";
 import { hostsText, resolvConfText } from "../../src/host/net/resolv.ts";
+import { SecretCopies } from "../../src/host/secrets.ts";
 import { backendContract, type Candidate } from "../contract/backend.ts";
 import { webImage } from "../support/images.ts";
 import { tmpDir } from "../support/tmp.ts";
@@ -56,7 +59,7 @@ async function openCandidate(): Promise<Candidate> {
   const log = openLog("silent");
 
   const containerd = up.use(await openContainerd({ socket: own.socket, snapshotter: config.containerd.snapshotter }));
-  await containerd.namespaces.ensure(namespace, { openfaas: "true" });
+  await containerd.namespaces.ensure(namespace, namespaceLabels(id));
   const mtu = await uplinkMtu();
   up.defer(() => teardownBridge(id));
   await ensureBridge({ name: id, subnet: cidr, mtu });
@@ -73,10 +76,17 @@ async function openCandidate(): Promise<Candidate> {
     mtu,
     pluginDirs: network.plugins,
   });
-  const images = up.use(await openImages(config, containerd, log));
+  const used: Candidate["used"] = [];
+  const keeper = {
+    disk: new Disk({ imageDirs: [dir], dataDir: dir, reserve: 0 }),
+    ...{ gcHigh: 100, gcLow: 100, gcMinAgeMs: 0, namespaces: () => [namespace], used: () => used },
+  };
+  const images = up.use(await openImages(config, containerd, log, keeper));
   up.defer(() => removeParentGroups(id));
   const settings = {
     runDir: paths.run,
+    uploadsDir: `${dir}/uploads`,
+    maxUploadBytes: config.images.max_upload,
     watchdogDir: `${import.meta.dirname}/../../dist/watchdog-linux-${process.arch}`,
     logsDir: paths.logs,
     bridge: id,
@@ -84,11 +94,15 @@ async function openCandidate(): Promise<Candidate> {
     runcRoot: config.containerd.runc_root,
     pidsLimit: config.functions.pids_limit,
   };
+  const secrets = new Map<string, string>();
   const host = {
     ...{ settings, containerd, images, cni, log },
     freezer: openFreezer({ tasks: containerd.tasks, by: "cgroup", pageOut: false, clock: systemClock, log }),
     clock: systemClock,
-    readSecret: async () => undefined,
+    secrets: new SecretCopies(paths.run, async (_, name) => {
+      const text = secrets.get(name);
+      return text === undefined ? undefined : Buffer.from(text);
+    }),
     namespaces: () => [namespace],
   };
   const backend = hostBackend(host);
@@ -100,12 +114,14 @@ async function openCandidate(): Promise<Candidate> {
     web: "docker.io/library/web:1",
     exits: "docker.io/library/exits:1",
     broken: "docker.io/library/broken:1",
+    spare: "docker.io/library/spare:1",
     absent: "docker.io/library/absent:1",
   };
   const script = "echo first words; echo last words; exit 7";
   await images.import(namespace, await webImage(`${dir}/web.tar`, refs.web, "hello\n"));
   const cmd = ["busybox", "sh", "-c", script];
   await images.import(namespace, await webImage(`${dir}/exits.tar`, refs.exits, "", { cmd }));
+  await images.import(namespace, await webImage(`${dir}/spare.tar`, refs.spare, "spare\n"));
   await images.import(namespace, await webImage(`${dir}/broken.tar`, refs.broken, "", { cmd: ["/no/such/program"] }));
 
   async function traces(): Promise<string[]> {
@@ -134,8 +150,10 @@ async function openCandidate(): Promise<Candidate> {
   const stack = up.move();
   return {
     backend,
+    used,
     namespace,
     images: refs,
+    secrets,
     traces,
     /** As far as a start comes before its task: network, snapshot and container record. */
     async halfMake(replica) {

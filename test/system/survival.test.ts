@@ -1,7 +1,9 @@
 /** What a function lives through: the death of napd, of containerd, of its own process, and of the machine. */
 import assert from "node:assert/strict";
+import { readFile, rm } from "node:fs/promises";
 import { after, before, suite, test } from "node:test";
 import { webImage } from "../support/images.ts";
+import { openRegistry } from "../support/registry.ts";
 import { eventually, openWorld, type World } from "../support/world.ts";
 
 suite("survival", () => {
@@ -68,6 +70,18 @@ suite("survival", () => {
     await assertAlive();
   });
 
+  test("its shim is killed: another one takes its place, and nothing of the first is left", async () => {
+    const before = await pid();
+    const expected = (await world.traces()).length;
+    process.kill(await parentOf(before), "SIGKILL");
+    await eventually(pid, (now) => now !== before);
+    await assertAlive();
+    await eventually(
+      () => world.traces(),
+      (found) => found.length === expected,
+    );
+  });
+
   test("the function's process dies while containerd is down: the loss is found afterwards", async () => {
     const before = await pid();
     await world.containerd.kill9();
@@ -88,6 +102,30 @@ suite("survival", () => {
     await assertAlive();
   });
 
+  test("containerd loses all it had while functions run: everything comes back from the archive's registry", async () => {
+    await using registry = await openRegistry({ dir: `${world.dir}/registry` });
+    const image = await registry.push(
+      await webImage(`${world.dir}/far.tar`, "docker.io/library/far:1", "far\n"),
+      "far:1",
+    );
+    const body = { service: "far", image, annotations: { "napd.pull-policy": "Always" } };
+    assert.equal((await world.api("POST", "/system/functions", body)).status, 202);
+    assert.equal((await world.api("DELETE", "/system/functions", { functionName: "web" })).status, 202);
+    await world.containerd.kill9();
+    await rm(`${world.dir}/c/containerd`, { recursive: true });
+    await world.containerd.start();
+    await eventually(
+      () => world.call("/function/far"),
+      (answer) => answer.status === 200 && answer.text === "far\n",
+    );
+    const running = (await world.ctr("tasks", "list")).match(/RUNNING/g);
+    assert.equal(running?.length, 1);
+    assert.equal((await world.api("DELETE", "/system/functions", { functionName: "far" })).status, 202);
+    await world.ctr("images", "remove", "--sync", image);
+    await world.import(`${world.dir}/web.tar`);
+    assert.equal((await world.api("POST", "/system/functions", { service: "web", image: "web:1" })).status, 202);
+  });
+
   test("the machine starts anew without /run: the function answers with no manual step", async () => {
     await world.reboot();
     await world.start({ "images.pull_policy": "Never" });
@@ -96,46 +134,13 @@ suite("survival", () => {
     assert.equal(listed.length, 1);
   });
 
-  for (const point of ["start.netns", "start.snapshot", "start.container", "start.task", "start.started"]) {
-    test(`napd killed in a deploy at ${point}: the deploy is finished by the next one`, async () => {
-      await world.napd().stop(30_000);
-      await world.start({ "images.pull_policy": "Never" }, { NAPD_FAILPOINTS: `${point}=exit` });
-      // adopted, not started: so the point is passed by the deploy alone
-      await assert.rejects(world.api("POST", "/system/functions", { service: "half", image: "web:1" }));
-      await world.napd().exited;
-      await world.start({ "images.pull_policy": "Never" });
-      await eventually(
-        () => world.call("/function/half"),
-        (answer) => answer.status === 200,
-      );
-      assert.equal((await world.api("DELETE", "/system/functions", { functionName: "half" })).status, 202);
-      const ofHalf = (await world.traces()).filter((t) => t.includes("half"));
-      assert.deepEqual(ofHalf, []);
-      await assertAlive();
-    });
-
-    test(`a start that fails at ${point} leaves nothing`, async () => {
-      await world.napd().stop(30_000);
-      await world.start({ "images.pull_policy": "Never" }, { NAPD_FAILPOINTS: `${point}=error` });
-      const answer = await world.api("POST", "/system/functions", { service: "half", image: "web:1" });
-      assert.equal(answer.status, 500);
-      assert.match(answer.text, new RegExp(`failpoint ${point}`));
-      // fails once: the retry serves
-      await eventually(
-        () => world.call("/function/half"),
-        (a) => a.status === 200,
-      );
-      assert.equal((await world.api("DELETE", "/system/functions", { functionName: "half" })).status, 202);
-      assert.deepEqual(
-        (await world.traces()).filter((t) => t.includes("half")),
-        [],
-      );
-    });
-  }
-
   test("after all this, deleting the function leaves nothing", async () => {
     assert.equal((await world.api("DELETE", "/system/functions", { functionName: "web" })).status, 202);
     await world.ctr("images", "remove", "--sync", "docker.io/library/web:1");
     assert.deepEqual(await world.traces(), clean);
   });
 });
+
+async function parentOf(pid: string): Promise<number> {
+  return Number(/^PPid:\s+(\d+)$/m.exec(await readFile(`/proc/${pid}/status`, "utf8"))![1]);
+}

@@ -42,6 +42,8 @@ export class ContainerdError extends AppError<"CONTAINERD"> {
 
 export const isNotFound = (e: unknown) => e instanceof ContainerdError && e.grpc === status.NOT_FOUND;
 export const isExists = (e: unknown) => e instanceof ContainerdError && e.grpc === status.ALREADY_EXISTS;
+/** Something is still in it, or depends on it. */
+export const isNotEmpty = (e: unknown) => e instanceof ContainerdError && e.grpc === status.FAILED_PRECONDITION;
 /** The connection broke, or containerd is not there: the outcome of a call that changes something is unknown. */
 export const isUnavailable = (e: unknown) =>
   e instanceof ContainerdError &&

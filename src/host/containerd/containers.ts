@@ -12,6 +12,8 @@ export interface ContainerRecord {
   spec: AnyMessage;
   snapshotter: string;
   snapshot_key: string;
+  /** Of records that containerd gives. */
+  created_at?: Timestamp | null;
 }
 
 /** Container records. A record is not a process: that is its task. */
@@ -36,12 +38,9 @@ export class Containers {
   }
 
   /** Records that carry label `label`. Streamed, because a list of some hundred passes 4 MiB. */
-  async listLabelled(
-    label: string,
-    options: CallOptions,
-  ): Promise<(ContainerRecord & { created_at: Timestamp | null })[]> {
-    const all: (ContainerRecord & { created_at: Timestamp | null })[] = [];
-    type Message = { container: ContainerRecord & { created_at: Timestamp | null } };
+  async listLabelled(label: string, options: CallOptions): Promise<ContainerRecord[]> {
+    const all: ContainerRecord[] = [];
+    type Message = { container: ContainerRecord };
     const filters = [`labels."${label}"`];
     for await (const { container } of this.#channel.stream<Message>(service, "ListStream", { filters }, options))
       all.push(container);

@@ -1,10 +1,19 @@
 import type { Clock } from "../../base/clock.ts";
 import type { AnyMessage, Channel } from "./channel.ts";
+import type { Timestamp } from "./types.ts";
 
 /** What happened to a task. */
 export type TaskEvent =
-  | { kind: "exit"; namespace: string; containerId: string; exitCode: number }
+  | { kind: "exit"; namespace: string; containerId: string; pid: number; exitCode: number; exitedAt: Timestamp | null }
   | { kind: "oom"; namespace: string; containerId: string };
+
+interface TaskExit {
+  container_id: string;
+  id: string;
+  pid: number;
+  exit_status: number;
+  exited_at: Timestamp | null;
+}
 
 type Envelope = { namespace: string; topic: string; event: AnyMessage | null };
 
@@ -64,12 +73,9 @@ export class Events {
       onEvent({ kind: "oom", namespace, containerId: container_id });
       return;
     }
-    const exit = this.#channel.decode<{ container_id: string; id: string; exit_status: number }>(
-      "TaskExit",
-      envelope.event,
-    );
+    const exit = this.#channel.decode<TaskExit>("TaskExit", envelope.event);
+    const { container_id: containerId, pid, exit_status: exitCode, exited_at: exitedAt } = exit;
     // `id` differs from the container's for exec'd processes
-    if (exit.id === exit.container_id)
-      onEvent({ kind: "exit", namespace, containerId: exit.container_id, exitCode: exit.exit_status });
+    if (exit.id === containerId) onEvent({ kind: "exit", namespace, containerId, pid, exitCode, exitedAt });
   }
 }

@@ -1,5 +1,5 @@
 import { type CallOptions, type Channel, isExists, isNotFound } from "./channel.ts";
-import type { Descriptor } from "./types.ts";
+import type { Descriptor, Timestamp } from "./types.ts";
 
 const service = "containerd.services.images.v1.Images";
 
@@ -7,6 +7,12 @@ export interface ImageRecord {
   name: string;
   labels: Record<string, string>;
   target: Descriptor;
+}
+
+/** A record as containerd has it: `updated_at` moves with every `put`. */
+export interface ListedImage extends ImageRecord {
+  created_at: Timestamp | null;
+  updated_at: Timestamp | null;
 }
 
 /** Image records: names that keep content alive. */
@@ -25,9 +31,9 @@ export class Images {
     }
   }
 
-  async list(options: CallOptions): Promise<ImageRecord[]> {
-    return (await this.#channel.unary<object, { images: ImageRecord[] }>(service, "List", { filters: [] }, options))
-      .images;
+  /** `filters` as in contracts/containerd.md §1.5; a record that fits any of them is listed. @default all */
+  async list(options: CallOptions, filters: readonly string[] = []): Promise<ListedImage[]> {
+    return (await this.#channel.unary<object, { images: ListedImage[] }>(service, "List", { filters }, options)).images;
   }
 
   /** Creates the record, or points an existing one to this target. */

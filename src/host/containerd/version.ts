@@ -1,5 +1,11 @@
 import type { Channel } from "./channel.ts";
 
+interface Plugin {
+  id: string;
+  exports: Record<string, string>;
+  init_err: { code: number; message: string } | null;
+}
+
 /** Version and plug-ins: whether containerd answers, and what it can do. */
 export class Server {
   readonly #channel: Channel;
@@ -14,14 +20,18 @@ export class Server {
 
   /** Ids of the snapshotters that initialised; one that was skipped or failed carries an error. */
   async snapshotters(): Promise<string[]> {
-    type Plugins = { plugins: { id: string; init_err: { code: number; message: string } | null }[] };
-    const filters = ["type==io.containerd.snapshotter.v1"];
-    const { plugins } = await this.#channel.unary<object, Plugins>(
-      "containerd.services.introspection.v1.Introspection",
-      "Plugins",
-      { filters },
-      {},
-    );
+    const plugins = await this.#plugins(["type==io.containerd.snapshotter.v1"]);
     return plugins.filter((p) => !p.init_err).map((p) => p.id);
+  }
+
+  /** Directories on this machine where images take space: of the blobs, and of the layers that `snapshotter` unpacked. */
+  async imageRoots(snapshotter: string): Promise<string[]> {
+    const filters = ["type==io.containerd.content.v1", `type==io.containerd.snapshotter.v1,id==${snapshotter}`];
+    return (await this.#plugins(filters)).map((p) => p.exports.root ?? "").filter((root) => root !== "");
+  }
+
+  async #plugins(filters: readonly string[]): Promise<Plugin[]> {
+    const service = "containerd.services.introspection.v1.Introspection";
+    return (await this.#channel.unary<object, { plugins: Plugin[] }>(service, "Plugins", { filters }, {})).plugins;
   }
 }

@@ -2,6 +2,7 @@ import { type FileHandle, open } from "node:fs/promises";
 import { pipeline, type Readable } from "node:stream";
 import { createGunzip, createZstdDecompress } from "node:zlib";
 import { AppError, isAppError, messageOf, systemCode } from "../../base/errors.ts";
+import { formatBytes } from "../../base/quantities.ts";
 import { BadTar, type Cursor, readTar, type TarEntry } from "./tar.ts";
 
 /** Pieces that are read of a file at once. */
@@ -19,34 +20,41 @@ export const zstdMagic = Buffer.from([0x28, 0xb5, 0x2f, 0xfd]);
  * one going back means beginning again: read large entries in the order of their offsets, one at a time.
  */
 export class Archive implements AsyncDisposable {
-  readonly #path: string;
+  readonly label: string;
   readonly #file: FileHandle;
   readonly #compression: Compression;
   readonly #entries = new Map<string, TarEntry>();
   readonly #kept = new Map<number, Buffer>();
   #cursor: ByteCursor;
 
-  private constructor(path: string, file: FileHandle, compression: Compression) {
-    this.#path = path;
+  private constructor(label: string, file: FileHandle, compression: Compression) {
+    this.label = label;
     this.#file = file;
     this.#compression = compression;
     this.#cursor = new ByteCursor(file, compression);
   }
 
-  /** Reads through all headers. Throws IMAGE_BAD_ARCHIVE, also for a file that is not there. */
-  static async open(path: string, signal: AbortSignal): Promise<Archive> {
+  /**
+   * Reads through all headers. `label` is what error texts call the file. Throws IMAGE_BAD_ARCHIVE, also for a file
+   * that is not there, and IMAGE_TOO_LARGE for one that unpacks to more than `maxBytes`.
+   */
+  static async open(
+    path: string,
+    signal: AbortSignal,
+    { label = path, maxBytes = Number.POSITIVE_INFINITY }: { label?: string; maxBytes?: number } = {},
+  ): Promise<Archive> {
     let file: FileHandle | undefined;
     try {
       file = await open(path);
       if (!(await file.stat()).isFile()) throw new BadTar("it is not a regular file");
       const start = Buffer.alloc(4);
       await file.read(start, 0, 4, 0);
-      const archive = new Archive(path, file, compressionOf(start));
-      await archive.#scan(signal);
+      const archive = new Archive(label, file, compressionOf(start));
+      await archive.#scan(signal, maxBytes);
       return archive;
     } catch (e) {
       await file?.close();
-      throw toBadArchive(path, e);
+      throw toBadArchive(label, e);
     }
   }
 
@@ -55,10 +63,11 @@ export class Archive implements AsyncDisposable {
     await this.#file.close();
   }
 
-  async #scan(signal: AbortSignal): Promise<void> {
+  async #scan(signal: AbortSignal, maxBytes: number): Promise<void> {
     let kept = 0;
     for await (const entry of readTar(this.#cursor)) {
       signal.throwIfAborted();
+      if (entry.offset + entry.size > maxBytes) throw new AppError("IMAGE_TOO_LARGE", [formatBytes(maxBytes)]);
       this.#entries.set(entry.name, entry);
       if (
         this.#compression &&
@@ -106,17 +115,12 @@ export class Archive implements AsyncDisposable {
         yield piece;
       }
     } catch (e) {
-      throw toBadArchive(this.#path, e);
+      throw toBadArchive(this.label, e);
     }
   }
 
-  /** What error texts call an image of it that has no name. */
-  get label(): string {
-    return `in ${this.#path}`;
-  }
-
-  bad(why: string): AppError {
-    return new AppError("IMAGE_BAD_ARCHIVE", [this.#path, why]);
+  bad(why: string, cause?: unknown): AppError {
+    return new AppError("IMAGE_BAD_ARCHIVE", [this.label, why], { cause });
   }
 }
 
@@ -128,12 +132,12 @@ function compressionOf(start: Buffer): Compression {
 }
 
 /** Damage, in the words of zlib or ours; a signal's reason and everything else passes. */
-function toBadArchive(path: string, e: unknown): unknown {
+function toBadArchive(label: string, e: unknown): unknown {
   if (isAppError(e)) return e;
   const code = systemCode(e) ?? "";
   const isDamage = e instanceof BadTar || /^(?:Z_|ZSTD_|ERR_ZSTD)/.test(code);
   const isAccess = ["ENOENT", "EACCES", "EISDIR", "ENOTDIR", "ELOOP"].includes(code);
-  return isDamage || isAccess ? new AppError("IMAGE_BAD_ARCHIVE", [path, messageOf(e)], { cause: e }) : e;
+  return isDamage || isAccess ? new AppError("IMAGE_BAD_ARCHIVE", [label, messageOf(e)], { cause: e }) : e;
 }
 
 /** The (decompressed) bytes of a file, from the front. A plain file is not read where it is skipped. */

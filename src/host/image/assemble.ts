@@ -122,6 +122,8 @@ function childLabels({ manifest, chosen }: Document): Record<string, string> {
 /** An image as the content store has it. */
 export interface LocalImage extends StoredImage {
   readonly manifest: ImageManifest;
+  /** Bytes of its documents and blobs. */
+  readonly size: number;
 }
 
 /** Reads an image's documents from the content store; undefined when one is missing. Layers are not looked at. */
@@ -147,6 +149,7 @@ export async function readLocal(
       chainId,
       config,
       manifest,
+      size: sum([...documents.map((d) => d.body.length), ...blobsOf(manifest, {}).map((b) => b.size)]),
     };
   } catch (e) {
     if (e instanceof Absent) return undefined;
@@ -165,6 +168,18 @@ async function readDocument(tools: Tools, namespace: string, digest: string): Pr
     if (isNotFound(e)) return undefined;
     throw e;
   }
+}
+
+/** Bytes of those blobs that are not in the namespace. */
+export async function missingBytes(tools: Tools, namespace: string, blobs: readonly Blob[]): Promise<number> {
+  const missing = await Promise.all(
+    blobs.map(async ({ digest, size }) => ((await tools.containerd.content.info(digest, { namespace })) ? 0 : size)),
+  );
+  return sum(missing);
+}
+
+function sum(numbers: readonly number[]): number {
+  return numbers.reduce((total, n) => total + n, 0);
 }
 
 /** Whether every blob of the image is in the namespace. */

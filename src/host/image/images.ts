@@ -5,8 +5,9 @@ import type { Containerd } from "../containerd/client.ts";
 import type { ImageRecord } from "../containerd/images.ts";
 import { hasBlobs, type LocalImage, readLocal, type StoredImage, unpackImage } from "./assemble.ts";
 import { findIdentity, type Identity, type LookupUser, sweepViews, viewPrefix } from "./identity.ts";
-import { importArchive } from "./import.ts";
+import { type ArchiveFile, type Imported, importArchive } from "./import.ts";
 import { ingestPrefix } from "./ingest.ts";
+import { type Keeper, type KeeperOptions, openKeeper } from "./keeper.ts";
 import { hostPlatform, type Platform, toDescriptor } from "./manifest.ts";
 import { type PullProgress, pull, remoteDigest } from "./pull.ts";
 import { parseReference, pinName, type Reference } from "./reference.ts";
@@ -14,6 +15,7 @@ import type { RegistrySettings } from "./registries.ts";
 import { Registry } from "./registry.ts";
 import { SharedWork } from "./shared-work.ts";
 import { extractPrefix, leasePurposes, openTools, type Scope, type Tools, underLease } from "./tools.ts";
+import { digestIn, importedLabel, pinLabel } from "./unused.ts";
 
 export type PullPolicy = "Always" | "IfNotPresent" | "Never";
 
@@ -52,6 +54,8 @@ export interface ImagesOptions {
   log: Logger;
   /** @default the system's */
   clock?: Clock;
+  /** Which images stay and how full the disk may get. Without it nothing is removed and nothing refused. */
+  keeper?: KeeperOptions;
 }
 
 export interface EnsureOptions {
@@ -59,7 +63,6 @@ export interface EnsureOptions {
   onProgress?: (progress: PullProgress) => void;
 }
 
-const pinLabel = "napd.pin";
 const identityLabel = "napd.identity";
 /** containerd's limit for key and value of a label together. contracts/containerd.md §1.1. */
 const maxLabelBytes = 4096;
@@ -68,6 +71,7 @@ const maxKnown = 256;
 
 /** Images of this machine: the front of this room. All methods may be called at any time and at once. */
 export class Images implements AsyncDisposable {
+  readonly keeper: Keeper;
   readonly #tools: Tools;
   readonly #registry: Registry;
   readonly #platform: Platform;
@@ -81,6 +85,7 @@ export class Images implements AsyncDisposable {
   private constructor(options: ImagesOptions) {
     const { containerd, registries = [], credentialsFile, log, clock = systemClock } = options;
     this.#tools = openTools(containerd, clock, log);
+    this.keeper = openKeeper(this.#tools, options.keeper);
     this.#registry = new Registry({ registries, credentialsFile, clock, log });
     this.#platform = hostPlatform(options.arch);
     this.#runDir = options.runDir;
@@ -102,7 +107,7 @@ export class Images implements AsyncDisposable {
    * Makes sure that the image is here and unpacked, and pins it. `Always` asks the registry, and is content when the
    * answer is what is here; `IfNotPresent` asks only for what is missing; `Never` asks nobody. A digest cannot have
    * changed, so it is never asked for again. Callers with the same image share one pull; it ends early when the last
-   * of them leaves. Rejects with IMAGE_* errors, CONTAINERD, or the signal's reason.
+   * of them leaves. Rejects with IMAGE_* errors, DISK_LOW, CONTAINERD, or the signal's reason.
    */
   async ensure(
     namespace: string,
@@ -113,11 +118,15 @@ export class Images implements AsyncDisposable {
   ): Promise<ResolvedImage> {
     const ref = parseReference(reference);
     return this.#share(`${policy} ${namespace} ${ref.canonical}`, signal, async (ending) => {
+      using _ = await this.keeper.hold(namespace, ref.canonical);
+      await this.keeper.makeRoom(`image ${ref.canonical}`, {});
+      using watch = this.keeper.watch(`image ${ref.canonical}`, ending);
       const record = await this.#tools.containerd.images.get(ref.canonical, { namespace });
-      const here = record && (await this.#present(namespace, ref, record, policy, ending));
+      const here = record && (await this.#present(namespace, ref, record, policy, watch.signal));
+      if (here) await this.#touch(namespace, record);
       if (here) return here;
       if (policy === "Never") throw new AppError("IMAGE_MISSING", [ref.canonical]);
-      return this.#pull(namespace, ref, options.onProgress ?? (() => {}), ending);
+      return await this.#pull(namespace, ref, options.onProgress ?? (() => {}), watch.signal);
     });
   }
 
@@ -148,6 +157,11 @@ export class Images implements AsyncDisposable {
     });
   }
 
+  /** Says that it was used just now: containerd notes when a record was written last. */
+  async #touch(namespace: string, { name, labels, target }: ImageRecord): Promise<void> {
+    await this.#tools.containerd.images.put({ name, labels, target }, { namespace });
+  }
+
   #pull(
     namespace: string,
     ref: Reference,
@@ -155,13 +169,19 @@ export class Images implements AsyncDisposable {
     signal: AbortSignal,
   ): Promise<ResolvedImage> {
     return underLease(this.#tools, namespace, "pull", ref.canonical, async (scope) => {
-      const stored = await pull(this.#tools, scope, this.#registry, ref, this.#platform, onProgress, signal);
-      return this.#record(scope, ref, stored);
+      const room = (bytes: number) => this.keeper.makeRoom(`image ${ref.canonical}`, { images: bytes });
+      const stored = await pull(this.#tools, scope, this.#registry, ref, this.#platform, { onProgress, room }, signal);
+      return this.#record(scope, ref, stored, {});
     });
   }
 
   /** Makes the records of a new image, its own name last: from then on it is there. */
-  async #record(scope: Scope, ref: Reference, stored: StoredImage): Promise<ResolvedImage> {
+  async #record(
+    scope: Scope,
+    ref: Reference,
+    stored: StoredImage,
+    labels: Record<string, string>,
+  ): Promise<ResolvedImage> {
     const { images } = this.#tools.containerd;
     const { namespace } = scope;
     const pin = pinName(ref, stored.top.digest);
@@ -169,9 +189,9 @@ export class Images implements AsyncDisposable {
     const resolved = await this.#pin(scope, ref, stored);
     if (pin === ref.canonical) return resolved;
     try {
-      const before = await images.get(ref.canonical, { namespace });
+      const { [importedLabel]: _, ...before } = (await images.get(ref.canonical, { namespace }))?.labels ?? {};
       const target = toDescriptor(stored.top);
-      await images.put({ name: ref.canonical, labels: before?.labels ?? {}, target }, { namespace });
+      await images.put({ name: ref.canonical, labels: { ...before, ...labels }, target }, { namespace });
     } catch (e) {
       if (!wasPinned) await images.delete(pin, { namespace });
       throw e;
@@ -246,17 +266,34 @@ export class Images implements AsyncDisposable {
   /**
    * Brings the images of an archive in: OCI layout or `docker save`, as a tar file, plain or compressed. They get the
    * names that the archive has for them; `reference` names the only one of an archive, or picks one of several.
-   * Rejects with IMAGE_BAD_ARCHIVE and the errors of `ensure`; what was brought in before stays.
+   * Rejects with IMAGE_BAD_ARCHIVE, IMAGE_TOO_LARGE and the errors of `ensure`; then none of the images is here.
    */
-  async import(namespace: string, file: string, reference?: string, signal?: AbortSignal): Promise<ResolvedImage[]> {
+  async import(
+    namespace: string,
+    file: string | ArchiveFile,
+    reference?: string,
+    signal?: AbortSignal,
+  ): Promise<ResolvedImage[]> {
     const wanted = reference === undefined ? undefined : parseReference(reference);
+    const from = typeof file === "string" ? { path: file, label: file } : file;
+    const what = wanted?.canonical ?? from.label;
     const ending = AbortSignal.any([this.#closing.signal, ...(signal ? [signal] : [])]);
-    return underLease(this.#tools, namespace, "import", wanted?.canonical ?? file, async (scope) => {
+    using watch = this.keeper.watch(`image ${what}`, ending);
+    return await underLease(this.#tools, namespace, "import", what, async (scope) => {
+      const imported: Imported[] = [];
+      for await (const one of importArchive(this.#tools, scope, from, wanted, this.#platform, watch.signal))
+        imported.push(one);
       const resolved: ResolvedImage[] = [];
-      for await (const { ref, stored } of importArchive(this.#tools, scope, file, wanted, this.#platform, ending))
-        resolved.push(await this.#record({ ...scope, ref: ref.canonical }, ref, stored));
+      for (const { ref, stored } of imported)
+        resolved.push(await this.#record({ ...scope, ref: ref.canonical }, ref, stored, { [importedLabel]: "true" }));
       return resolved;
     });
+  }
+
+  /** Bytes of the blobs and documents of an image that is here; undefined when it is not whole, or for other machines. */
+  async sizeOf(namespace: string, name: string, digest: string): Promise<number | undefined> {
+    const local = await this.#local(namespace, name, digest).catch(() => undefined);
+    return local?.size;
   }
 
   /** Takes the name away; what a pin keeps stays. Idempotent. Waits until garbage collection freed the space. */
@@ -266,6 +303,10 @@ export class Images implements AsyncDisposable {
 
   /** Gives back what `ensure` pinned. Idempotent; the space is freed by the next garbage collection. */
   async unpin(namespace: string, pin: string): Promise<void> {
+    const digest = digestIn(pin);
+    const same = digest ? await this.#tools.containerd.images.list({ namespace }, [`target.digest==${digest}`]) : [];
+    if (same.some((record) => record.name === pin))
+      for (const record of same) if (record.name !== pin) await this.#touch(namespace, record); // used until now
     await this.#tools.containerd.images.delete(pin, { namespace });
   }
 

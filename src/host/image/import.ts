@@ -1,6 +1,8 @@
 import { createHash } from "node:crypto";
+import { status } from "@grpc/grpc-js";
 import { z } from "zod";
-import type { AppError } from "../../base/errors.ts";
+import { type AppError, isAppError, messageOf } from "../../base/errors.ts";
+import { ContainerdError } from "../containerd/channel.ts";
 import { Archive, gzipMagic, zstdMagic } from "./archive.ts";
 import { type Assembly, assemble, blobsOf, followDocuments, type StoredImage } from "./assemble.ts";
 import { ingest } from "./ingest.ts";
@@ -16,7 +18,15 @@ import {
 } from "./manifest.ts";
 import { parseReference, type Reference } from "./reference.ts";
 import type { TarEntry } from "./tar.ts";
-import type { Scope, Tools } from "./tools.ts";
+import { isDiskFull, type Scope, type Tools } from "./tools.ts";
+
+export interface ArchiveFile {
+  readonly path: string;
+  /** What error texts call it. */
+  readonly label: string;
+  /** Of the tar file, when it is unpacked. @default unlimited */
+  readonly maxBytes?: number;
+}
 
 export interface Imported {
   readonly ref: Reference;
@@ -37,12 +47,12 @@ interface Candidate {
 export async function* importArchive(
   tools: Tools,
   scope: Scope,
-  file: string,
+  file: ArchiveFile,
   wanted: Reference | undefined,
   platform: Platform,
   signal: AbortSignal,
 ): AsyncGenerator<Imported> {
-  await using archive = await Archive.open(file, signal);
+  await using archive = await Archive.open(file.path, signal, file);
   const all = archive.find("oci-layout") ? await readLayout(archive, platform) : await readDockerArchive(archive);
   for (const { names, load } of choose(archive, all, wanted)) {
     const startedAt = tools.clock.monotonic();
@@ -52,14 +62,28 @@ export async function* importArchive(
     // In the order of the archive: a compressed one can only be read forward.
     const wantedBlobs = blobsOf(assembly.manifest, {}).map((blob) => ({ blob, entry: blobs.get(blob.digest)! }));
     for (const { blob, entry } of wantedBlobs.toSorted((a, b) => a.entry.offset - b.entry.offset)) {
+      if (entry.size !== blob.size)
+        throw archive.bad(
+          `its blob ${blob.digest} has ${entry.size} bytes and not the ${blob.size} that are announced`,
+        );
       const source = { open: async (offset: number) => archive.read(entry, offset) };
-      await ingest(tools, named, blob, source, () => {}, signal);
+      await ingest(tools, named, blob, source, () => {}, signal).catch((e) => {
+        throw isAppError(e, "IMAGE_DIGEST_MISMATCH") ? archive.bad(`its blob ${blob.digest} is damaged`, e) : e;
+      });
     }
-    const stored = await assemble(tools, named, assembly, platform, {}, signal);
+    const stored = await assemble(tools, named, assembly, platform, {}, signal).catch((e) => {
+      throw isBadLayer(e) ? archive.bad(`a layer in it cannot be unpacked (${messageOf(e)})`, e) : e;
+    });
     const ms = Math.round(tools.clock.monotonic() - startedAt);
     tools.log.info({ image: named.ref, namespace: scope.namespace, digest: stored.top.digest, ms }, "image imported");
     for (const ref of names) yield { ref, stored };
   }
+}
+
+/** What containerd says when a layer is not what it should be: UNKNOWN and a text (contracts/containerd.md §1.4). */
+function isBadLayer(e: unknown): boolean {
+  if (isAppError(e, "IMAGE_DIGEST_MISMATCH")) return true;
+  return e instanceof ContainerdError && e.grpc === status.UNKNOWN && !isDiskFull(e);
 }
 
 /** The images to bring in, each with at least one name. */
@@ -126,9 +150,12 @@ async function readLayout(archive: Archive, platform: Platform): Promise<Candida
   if ((groups.get("")?.length ?? 0) > 1) throw archive.bad("it has several images without a name");
   return [...groups.values()].map((entries) => {
     // One name for several entries is an image for several platforms.
-    const entry = entries.length === 1 ? entries[0]! : choosePlatform(archive.label, entries, platform);
+    const entry = entries.length === 1 ? entries[0]! : choosePlatform(`in ${archive.label}`, entries, platform);
     const name = nameOf(archive, entry);
-    return { names: name ? [name] : [], load: (p) => loadLayout(archive, entry, name?.canonical ?? archive.label, p) };
+    return {
+      names: name ? [name] : [],
+      load: (p) => loadLayout(archive, entry, name?.canonical ?? `in ${archive.label}`, p),
+    };
   });
 }
 
@@ -198,7 +225,7 @@ async function loadDocker(archive: Archive, image: DockerImage) {
 
   const text = { schemaVersion: 2, mediaType: mediaTypes.ociManifest, config, layers: layers.map((l) => l.descriptor) };
   const document = Buffer.from(JSON.stringify(text));
-  const manifest = parseManifest(archive.label, document) as ImageManifest;
+  const manifest = parseManifest(`in ${archive.label}`, document) as ImageManifest;
   const documents = [{ digest: digestOf(document), body: document, manifest, chosen: -1 }];
   const blobs = new Map([[config.digest, configEntry], ...layers.map((l) => [l.descriptor.digest, l.entry] as const)]);
   return { assembly: { documents, manifest }, blobs };

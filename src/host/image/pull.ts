@@ -1,5 +1,5 @@
 import { formatBytes } from "../../base/quantities.ts";
-import { assemble, blobsOf, followDocuments, type StoredImage } from "./assemble.ts";
+import { assemble, blobsOf, followDocuments, missingBytes, type StoredImage } from "./assemble.ts";
 import { ingest, type Source } from "./ingest.ts";
 import { digestOf, type Platform } from "./manifest.ts";
 import type { Reference } from "./reference.ts";
@@ -10,6 +10,12 @@ export interface PullProgress {
   readonly phase: "resolve" | "download" | "unpack";
   readonly doneBytes: number;
   readonly totalBytes: number;
+}
+
+export interface PullHooks {
+  onProgress: (progress: PullProgress) => void;
+  /** Asked before anything is fetched: rejects when there is no room for so many bytes. */
+  room: (bytes: number) => Promise<void>;
 }
 
 /** As containerd and docker do: more would not be faster, and each holds 4 MiB. */
@@ -26,7 +32,7 @@ export async function pull(
   registry: Registry,
   ref: Reference,
   platform: Platform,
-  onProgress: (progress: PullProgress) => void,
+  { onProgress, room }: PullHooks,
   signal: AbortSignal,
 ): Promise<StoredImage> {
   const log = tools.log.child({ image: scope.ref, namespace: scope.namespace });
@@ -40,6 +46,8 @@ export async function pull(
   );
   const source = { [`containerd.io/distribution.source.${ref.host}`]: ref.repository };
   const blobs = blobsOf(assembly.manifest, source);
+  // a layer is at least as large when it is unpacked; how much larger will be seen
+  await room(2 * (await missingBytes(tools, scope.namespace, blobs)));
   const meter = new Meter(blobs);
   const report = (phase: "download" | "unpack") => onProgress({ phase, ...meter.read() });
   const timer = setInterval(() => log.info(meter.read(), "image pull goes on"), logEveryMs);

@@ -4,12 +4,18 @@ import { once } from "node:events";
 import { createServer, request } from "node:http";
 import type { AddressInfo } from "node:net";
 import { suite, test } from "node:test";
-import { openApi } from "../../../src/admin/api.ts";
+import { type ApiOptions, openApi } from "../../../src/admin/api.ts";
 import { AppError } from "../../../src/base/errors.ts";
 import { openLog } from "../../../src/base/log.ts";
+import type { BackendImages, ImageInfo, ImageUpload } from "../../../src/functions/backend.ts";
 import type { DeployOutcome, Functions } from "../../../src/functions/functions.ts";
+import { Namespaces } from "../../../src/functions/namespaces.ts";
+import { Secrets } from "../../../src/functions/secrets.ts";
 import type { FunctionStatus } from "../../../src/functions/status.ts";
+import { NamespaceStore } from "../../../src/store/namespaces.ts";
 import { SecretStore } from "../../../src/store/secrets.ts";
+import { openState } from "../../../src/store/state.ts";
+import { FakeBackend } from "../../fakes/backend.ts";
 import { tmpDir } from "../../support/tmp.ts";
 
 const status: FunctionStatus = {
@@ -21,6 +27,8 @@ const status: FunctionStatus = {
 class FakeFunctions implements Pick<Functions, "deploy" | "remove" | "scale" | "alert" | "list" | "get"> {
   readonly calls: unknown[] = [];
   answer: DeployOutcome | Error = "serving";
+  /** Those that have functions. */
+  readonly namespaces = new Set(["fn"]);
 
   async deploy(...[spec, kind]: Parameters<Functions["deploy"]>): Promise<DeployOutcome> {
     this.calls.push([kind, spec]);
@@ -51,6 +59,34 @@ class FakeFunctions implements Pick<Functions, "deploy" | "remove" | "scale" | "
   }
 }
 
+/** Has one image, web:1, which function web uses; takes every archive but "nonsense". */
+class FakeImages implements BackendImages {
+  readonly calls: unknown[] = [];
+  readonly info: ImageInfo = {
+    ...{ name: "docker.io/library/web:1", namespace: "fn", digest: `sha256:${"0".repeat(64)}`, size: 10 },
+    ...{ createdAt: 1e12, usedAt: 1e12, usedBy: ["web"] },
+  };
+  async list(namespace: string): Promise<ImageInfo[]> {
+    return namespace === "fn" ? [this.info] : [];
+  }
+  async remove(namespace: string, name: string): Promise<void> {
+    this.calls.push(["remove", namespace, name]);
+    if (name === "web:1") throw new AppError("IMAGE_IN_USE", [name, "function web"]);
+    if (name !== "old:1") throw new AppError("IMAGE_UNKNOWN", [name, namespace]);
+  }
+  async import(namespace: string, { body, size, name }: ImageUpload): Promise<ImageInfo[]> {
+    if (size !== undefined && size > 1e6) throw new AppError("IMAGE_TOO_LARGE", ["1 MB"]);
+    let text = "";
+    for await (const piece of body) text += piece;
+    this.calls.push(["import", namespace, size, name, text]);
+    if (text === "nonsense") throw new AppError("IMAGE_BAD_ARCHIVE", ["the uploaded archive", "it is none"]);
+    return [this.info];
+  }
+  async prune(namespaces: readonly string[]) {
+    return namespaces.map((namespace) => ({ name: "old:1", namespace, digest: "sha256:1", size: 1 }));
+  }
+}
+
 const basic = (user: string, password: string, scheme = "Basic") =>
   `${scheme} ${Buffer.from(`${user}:${password}`).toString("base64")}`;
 const right = basic("admin", "pass:word");
@@ -62,20 +98,39 @@ interface Ask {
   authorization?: string | null;
 }
 
-async function open() {
+/** `overwrite`: of secrets. */
+async function open({ overwrite = false, ...more }: Partial<ApiOptions> & { overwrite?: boolean } = {}) {
   await using up = new AsyncDisposableStack();
   const dir = up.use(await tmpDir());
+  const db = openState(dir.path);
+  up.defer(() => db.close());
   const functions = new FakeFunctions();
-  const secrets = new SecretStore(dir.path);
+  const images = new FakeImages();
+  const backend = new FakeBackend();
+  const secrets = new SecretStore(`${dir.path}/secrets`);
+  const store = new NamespaceStore(db);
+  const marks = { labels: { openfaas: "1" }, annotations: {}, leaving: false };
+  for (const name of ["fn", "team"]) store.put({ name, ...marks });
+  const log = openLog("silent");
+  const namespaces = new Namespaces({
+    ...{ store, secrets, backend, defaultNamespace: "fn", log },
+    occupants: (name) => (functions.namespaces.has(name) ? "a function" : null),
+  });
   const listener = await openApi({
     functions: functions as unknown as Functions,
-    secrets,
+    images,
+    secrets: new Secrets({ store: secrets, namespaces, backend, overwrite }),
+    namespaces,
     credentials: { user: "admin", password: "pass:word" },
+    usage: async () => ({ cpu: 12.5, totalMemoryBytes: 4096 }),
     countRequest: () => {},
     defaultNamespace: "fn",
-    namespaces: () => ["fn", "team"],
-    version: "1.2.3",
-    log: openLog("silent"),
+    upsert: false,
+    providerName: "napd",
+    functionLabel: false,
+    release: { version: "1.2.3", sha: "0123abc", commitMessage: "A change" },
+    log,
+    ...more,
   });
   const server = createServer(listener).listen(0, "127.0.0.1");
   await once(server, "listening");
@@ -101,14 +156,14 @@ async function open() {
   }
 
   const stack = up.move();
-  return { ask, functions, secrets, [Symbol.asyncDispose]: () => stack.disposeAsync() };
+  return { ask, functions, images, secrets, backend, [Symbol.asyncDispose]: () => stack.disposeAsync() };
 }
 
 const web = { service: "web", image: "web:1" };
 const id = { name: "web", namespace: "fn" };
 
 /** Every route behind the password, with a body that it takes and what it answers then. */
-const routes: { method: string; path: string; body?: unknown; status: number }[] = [
+const routes: { method: string; path: string; body?: unknown; status: number; json?: true }[] = [
   { method: "GET", path: "/system/functions", status: 200 },
   { method: "POST", path: "/system/functions", body: web, status: 202 },
   { method: "PUT", path: "/system/functions", body: web, status: 202 },
@@ -120,8 +175,18 @@ const routes: { method: string; path: string; body?: unknown; status: number }[]
   { method: "PUT", path: "/system/secrets", body: { name: "key", value: "x" }, status: 202 },
   { method: "DELETE", path: "/system/secrets", body: { name: "key" }, status: 202 },
   { method: "POST", path: "/system/alert", body: { alerts: [] }, status: 200 },
+  { method: "GET", path: "/system/images", status: 200 },
+  { method: "POST", path: "/system/images", body: "archive", status: 201, json: true },
+  { method: "DELETE", path: "/system/images", body: { name: "old:1" }, status: 202 },
+  { method: "POST", path: "/system/images/prune", status: 200, json: true },
   { method: "GET", path: "/system/info", status: 200 },
   { method: "GET", path: "/system/namespaces", status: 200 },
+  ...["/system/namespace", "/system/namespaces"].flatMap((path) => [
+    { method: "GET", path: `${path}/team`, status: 200 },
+    { method: "POST", path: `${path}/team`, body: { name: "new", labels: { openfaas: "1" } }, status: 201 },
+    { method: "PUT", path: `${path}/team`, body: { name: "team", labels: { openfaas: "1" } }, status: 202 },
+    { method: "DELETE", path: `${path}/team`, body: { name: "team" }, status: 202 },
+  ]),
 ];
 
 const refused: { says: string; authorization: string | null }[] = [
@@ -147,7 +212,7 @@ suite("every route of the API", () => {
       }
   });
 
-  for (const { method, path, body, status } of routes) {
+  for (const { method, path, body, status, json } of routes) {
     for (const { says, authorization } of refused)
       test(`${method} ${path} with ${says} is answered 401, and nothing happens`, async () => {
         await using api = await open();
@@ -167,7 +232,7 @@ suite("every route of the API", () => {
         await api.secrets.put("fn", "key", Buffer.from("old"));
         const answer = await api.ask(method, path, { body, authorization: basic("admin", "pass:word", scheme) });
         assert.equal(answer.status, status, answer.text);
-        if (method !== "GET") assert.equal(answer.text, "");
+        if (method !== "GET" && !json) assert.equal(answer.text, "");
         else assert.match(answer.headers["content-type"]!, /^application\/json/);
       });
   }
@@ -238,7 +303,7 @@ suite("health", () => {
 });
 
 suite("a body", () => {
-  const posts = routes.filter((r) => r.body !== undefined);
+  const posts = routes.filter((r) => typeof r.body === "object");
   for (const { method, path, body, status } of posts) {
     for (const type of [undefined, "application/json", "text/plain", "application/x-www-form-urlencoded", "nonsense"])
       test(`${method} ${path} is read as JSON when its type is ${type}`, async () => {
@@ -256,7 +321,7 @@ suite("a body", () => {
         await using api = await open();
         const answer = await api.ask(method, path, { body: bad });
         assert.equal(answer.status, 400);
-        assert.match(answer.text, /not the JSON that this route takes.+\n$/);
+        assert.match(answer.text, /not the JSON that this route takes.+\n$/s);
         assert.deepEqual(api.functions.calls, []);
       });
 
@@ -299,7 +364,7 @@ suite("functions", () => {
       new AppError("SECRET_MISSING", ["key", "fn"]),
       new AppError("NAMESPACE_NOT_FOUND", ["fn"]),
       new AppError("IMAGE_REGISTRY_UNREACHABLE", ["web:1", "r.example", "refused"]),
-      new AppError("REPLICA_EXITED", ["web.1.0", 7, "oops"]),
+      new AppError("REPLICA_EXITED", ["web.1.0", 7, "before it was ready", "oops"]),
       new AppError("SHUTTING_DOWN", []),
     ];
     for (const error of failures)
@@ -428,10 +493,17 @@ suite("functions", () => {
     assert.deepEqual([status, /namespace ghost/.test(text)], [400, true]);
   });
 
-  for (const path of ["web", "web.fn", "we%62", "web?usage=1", "web?namespace=fn", "web.team?namespace=fn"])
+  for (const path of ["web", "web.fn", "we%62", "web?usage=0", "web?namespace=fn", "web.team?namespace=fn"])
     test(`GET /system/function/${path} tells of the function`, async () => {
       await using api = await open();
       assert.deepEqual(JSON.parse((await api.ask("GET", `/system/function/${path}`)).text), status);
+    });
+
+  for (const usage of ["1", "true", "t"])
+    test(`usage=${usage} tells what it uses, too`, async () => {
+      await using api = await open();
+      const { text } = await api.ask("GET", `/system/function/web?usage=${usage}`);
+      assert.deepEqual(JSON.parse(text), { ...status, usage: { cpu: 12.5, totalMemoryBytes: 4096 } });
     });
 
   for (const path of ["ghost", "web.team", "web?namespace=team", `${"x".repeat(200)}`])
@@ -532,5 +604,50 @@ suite("what napd says of itself", () => {
   test("is its namespaces too", async () => {
     await using api = await open();
     assert.deepEqual(JSON.parse((await api.ask("GET", "/system/namespaces")).text), ["fn", "team"]);
+  });
+});
+
+suite("images", () => {
+  test("are listed as JSON, with times as text", async () => {
+    await using api = await open();
+    const [image] = JSON.parse((await api.ask("GET", "/system/images")).text);
+    const time = "2001-09-09T01:46:40.000Z";
+    assert.deepEqual(image, { ...api.images.info, createdAt: time, usedAt: time });
+    assert.equal((await api.ask("GET", "/system/images?namespace=team")).text, "[]");
+    assert.equal((await api.ask("GET", "/system/images?namespace=other")).status, 400);
+  });
+
+  test("an upload reaches the import whole, with its length, name and namespace, whatever type it says to be", async () => {
+    await using api = await open();
+    const body = "x".repeat(900_000);
+    const path = "/system/images?name=web:1&namespace=team";
+    const answer = await api.ask("POST", path, { body, headers: { "Content-Type": "application/x-tar" } });
+    assert.deepEqual([answer.status, JSON.parse(answer.text)[0].name], [201, "docker.io/library/web:1"]);
+    assert.deepEqual(api.images.calls, [["import", "team", 900_000, "web:1", body]]);
+  });
+
+  const refusals: [what: string, method: string, path: string, body: string, status: number, text: RegExp][] = [
+    ["no archive at all", "POST", "/system/images", "", 400, /no body/],
+    ["an archive that is none", "POST", "/system/images", "nonsense", 400, /not an image archive/],
+    ["one that is too large, before it is read", "POST", "/system/images", "x".repeat(9e6), 413, /images\.max_upload/],
+    ["an upload to nowhere", "POST", "/system/images?namespace=no", "archive", 400, /namespace no is not valid/],
+    ["removal of what is used", "DELETE", "/system/images?name=web:1", "", 409, /used by function web/],
+    ["removal of what is not there", "DELETE", "/system/images?name=none", "", 404, /none is not in namespace fn/],
+    ["removal of nothing in particular", "DELETE", "/system/images", "", 400, /name/],
+    ["pruning nowhere", "POST", "/system/images/prune?namespace=no", "", 400, /namespace no is not valid/],
+  ];
+  for (const [what, method, path, body, status, text] of refusals)
+    test(`${what} is refused`, async () => {
+      await using api = await open();
+      const answer = await api.ask(method, path, { body });
+      assert.deepEqual([answer.status, text.test(answer.text)], [status, true], answer.text);
+    });
+
+  test("pruning is for one namespace, or for all", async () => {
+    await using api = await open();
+    const names = async (path: string) =>
+      JSON.parse((await api.ask("POST", path)).text).map((i: { namespace: string }) => i.namespace);
+    assert.deepEqual(await names("/system/images/prune?namespace=team"), ["team"]);
+    assert.deepEqual(await names("/system/images/prune"), ["fn", "team"]);
   });
 });

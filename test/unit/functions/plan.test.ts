@@ -3,11 +3,11 @@ import { suite, test } from "node:test";
 import { plan } from "../../../src/functions/plan.ts";
 import type { ReplicaState } from "../../../src/functions/replica.ts";
 
-/** `GENERATION.NUMBER STATE` */
+/** `GENERATION.NUMBER STATE`, and `adopted` */
 function replicaOf(text: string) {
-  const [id = "", state = ""] = text.split(" ");
+  const [id = "", state = "", adopted] = text.split(" ");
   const [generation, number] = id.split(".").map(Number) as [number, number];
-  return { id, generation, number, state: state as ReplicaState };
+  return { id, generation, number, state: state as ReplicaState, adopted: adopted !== undefined };
 }
 
 interface Row {
@@ -39,6 +39,31 @@ const rows: Row[] = [
   { says: "who sleeps serves", want: [1, 2], have: ["1.0 frozen", "1.1 ready"], route: ["1.0", "1.1"] },
 
   // update
+  {
+    says: "an old one that ran before napd did is looked at, and not given up before the new one is ready",
+    want: [2, 1],
+    have: ["1.0 starting adopted", "2.0 starting"],
+  },
+  {
+    says: "nor when another old one has been looked at",
+    want: [2, 2],
+    have: ["1.0 ready adopted", "1.1 starting adopted", "2.0 starting adopted", "2.1 ready"],
+    route: ["1.0"],
+  },
+  {
+    says: "but is when the new one is ready",
+    want: [2, 1],
+    have: ["1.0 starting adopted", "2.0 ready"],
+    route: ["2.0"],
+    retire: ["1.0"],
+  },
+  {
+    says: "an adopted one beyond the wanted number is given up at once",
+    want: [1, 1],
+    have: ["1.0 ready", "1.1 starting adopted"],
+    route: ["1.0"],
+    retire: ["1.1"],
+  },
   {
     says: "an update starts the new one beside the old one",
     want: [2, 1],

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { suite, test } from "node:test";
 import { isAppError } from "../../../src/base/errors.ts";
 import { policyOf, replicaSpec } from "../../../src/functions/policy.ts";
+import { probesOf } from "../../../src/functions/probes.ts";
 import type { FunctionSpec } from "../../../src/functions/spec.ts";
 import { policyDefaults as defaults } from "../../fakes/policy.ts";
 
@@ -14,7 +15,7 @@ suite("a function's policy", () => {
       maxReplicas: 20,
       timeoutMs: 60_000,
       timeoutSource: "setting gateway.upstream_timeout",
-      readyPath: null,
+      probes: probesOf({}),
       pullPolicy: "Always",
       watchdog: "auto",
       scale: {
@@ -46,7 +47,6 @@ suite("a function's policy", () => {
   const annotations: { name: string; value: string; expect: object }[] = [
     { name: "napd.timeout", value: "90s", expect: { timeoutMs: 90_000, timeoutSource: "annotation napd.timeout" } },
     { name: "napd.timeout", value: "5", expect: { timeoutMs: 5000, timeoutSource: "annotation napd.timeout" } },
-    { name: "com.openfaas.ready.http.path", value: "/ready?x=1", expect: { readyPath: "/ready?x=1" } },
     { name: "napd.pull-policy", value: "Never", expect: { pullPolicy: "Never" } },
     { name: "napd.pull-policy", value: "IfNotPresent", expect: { pullPolicy: "IfNotPresent" } },
     { name: "napd.watchdog", value: "inject", expect: { watchdog: "inject" } },

@@ -2,22 +2,18 @@ import assert from "node:assert/strict";
 import { createServer, type RequestListener } from "node:http";
 import type { AddressInfo } from "node:net";
 import { suite, test } from "node:test";
-import { Agent } from "undici";
 import { type Clock, systemClock } from "../../../src/base/clock.ts";
+import { probesOf } from "../../../src/functions/probes.ts";
 import { waitReady } from "../../../src/functions/readiness.ts";
 import { hurriedClock } from "../../fakes/clock.ts";
 import { freePort } from "../../support/free-port.ts";
 
 const waits = new AbortController().signal;
 
-/** Asks with connections of its own, which are gone afterwards. */
+/** Whether a replica at `port` gets ready within `ms`. */
 async function ready(port: number, path: string | null, ms: number, clock: Clock, signal = waits): Promise<boolean> {
-  const pool = new Agent();
-  try {
-    return await waitReady({ host: "127.0.0.1", port }, path, pool, ms, clock, signal);
-  } finally {
-    await pool.destroy();
-  }
+  const annotations: Record<string, string> = path === null ? {} : { "com.openfaas.ready.http.path": path };
+  return (await waitReady({ host: "127.0.0.1", port }, probesOf(annotations), ms, clock, signal)) === null;
 }
 
 async function serve(answer: RequestListener, port = 0) {

@@ -5,7 +5,7 @@ import { setImmediate as turn } from "node:timers/promises";
 import { systemClock } from "../../../src/base/clock.ts";
 import { AppError, type ErrorCode, isAppError } from "../../../src/base/errors.ts";
 import type { FakeBackend, Program } from "../../fakes/backend.ts";
-import { LeapingClock } from "../../fakes/clock.ts";
+import { fastClock, LeapingClock } from "../../fakes/clock.ts";
 import { gate, namespace, openPlatform, type Platform, type PlatformOptions, until } from "../../fakes/platform.ts";
 
 const id = (name: string) => ({ name, namespace });
@@ -17,13 +17,20 @@ const code =
 const never = new Promise<void>(() => {});
 
 /** Ways of a version not to serve, as programs, with what the deploy is told. */
-const duds: { says: string; program: Program; code: ErrorCode; text: RegExp }[] = [
+const duds: { says: string; program: Program; body?: object; code: ErrorCode; text: RegExp }[] = [
   { says: "cannot be started", program: { broken: "no such file" }, code: "START_FAILED", text: /no such file/ },
   {
     says: "exits before it is ready",
     program: { exitsWith: 7, says: "cannot open config.yml" },
     code: "REPLICA_EXITED",
     text: /code 7.*cannot open config\.yml/,
+  },
+  {
+    says: "answers its readiness path with an error",
+    program: { answer: (_, res) => void res.writeHead(503).end(), says: "no database" },
+    body: { annotations: { "com.openfaas.ready.http.path": "/ready" } },
+    code: "REPLICA_NOT_READY",
+    text: /GET \/ready answered 503; its last output: no database/,
   },
   {
     says: "never listens",
@@ -96,7 +103,7 @@ suite("a new function", () => {
     test(`that ${dud.says} is Failed with the reason, and its deploy rejects with it`, async () => {
       await using p = await openPlatform({ readyTimeoutMs: 200 });
       p.backend.push("dud:1", dud.program);
-      await assert.rejects(p.create({ service: "dud", image: "dud:1" }), code(dud.code, dud.text));
+      await assert.rejects(p.create({ service: "dud", image: "dud:1", ...dud.body }), code(dud.code, dud.text));
       const status = p.status("dud")!;
       assert.deepEqual([status.state, status.availableReplicas], ["Failed", 0]);
       assert.match(status.reason!, dud.text);
@@ -229,7 +236,7 @@ suite("an update", () => {
     test(`to a version that ${dud.says} fails with the reason, and the old one goes on serving`, async () => {
       await using p = await openWithWeb({}, { readyTimeoutMs: 200 });
       p.backend.push("web:2", dud.program);
-      const updated = p.update({ service: "web", image: "web:2" });
+      const updated = p.update({ service: "web", image: "web:2", ...dud.body });
       await assert.rejects(neverUnroutable(p, "web", updated), code(dud.code, dud.text));
       assert.equal((await p.call("web")).text, "web:1");
       const status = p.status("web")!;
@@ -438,6 +445,67 @@ suite("a replica that is lost", () => {
     await p.backend.crash(replica("web", 1), 1);
     await until("it serves again", () => p.backend.count("start") === 2 && p.routable("web").length === 1);
     assert.equal(p.backend.count("stop web.1.0"), 2);
+  });
+
+  test("leaves the number of restarts, the reason and the exit code in the status, until the next version", async () => {
+    await using p = await openWithWeb();
+    assert.equal(p.status("web")!.restarts, undefined);
+    await p.backend.crash(replica("web", 1), 139);
+    await until("it serves again", () => p.status("web")!.restarts === 1 && p.routable("web").length === 1);
+    await p.backend.crash(replica("web", 1), 137, true);
+    await until("it serves again", () => p.status("web")!.restarts === 2 && p.routable("web").length === 1);
+    const { lastFailure, state, reason } = p.status("web")!;
+    assert.deepEqual([lastFailure!.exitCode, state, reason], [137, "Ready", undefined]);
+    assert.match(lastFailure!.reason, /ran out of its memory limit/);
+    assert.ok(Math.abs(Date.parse(lastFailure!.at) - Date.now()) < 60_000);
+    await p.update({ service: "web", image: "web:1" });
+    assert.equal(p.status("web")!.restarts, undefined);
+  });
+
+  test("because its health check fails is replaced, and says so", async () => {
+    const clock = fastClock(systemClock, 50);
+    await using p = await openPlatform({ clock, readyTimeoutMs: 60_000, graceMs: 60_000 });
+    let ill = false;
+    p.backend.push("web:1", { answer: (_, res) => void res.writeHead(ill ? 500 : 200).end("fine") });
+    const annotations = {
+      "com.openfaas.health.http.path": "/health",
+      "com.openfaas.health.http.periodSeconds": "1",
+      "com.openfaas.health.http.timeoutSeconds": "30",
+    };
+    await p.create({ service: "web", image: "web:1", annotations });
+    ill = true;
+    await until("it is replaced", () => p.backend.count("start web.1.0") === 2);
+    assert.match(p.status("web")!.lastFailure!.reason, /health check 3 times in a row \(GET \/health answered 500\)/);
+    ill = false;
+    assert.deepEqual(await p.call("web"), { status: 200, text: "fine" });
+  });
+
+  test("is not one that is not ready for now: callers go elsewhere, or wait", async () => {
+    const clock = fastClock(systemClock, 50);
+    await using p = await openPlatform({ clock, readyTimeoutMs: 60_000, graceMs: 60_000 });
+    const busy = new Set<number>();
+    p.backend.push("web:1", {
+      answer: (req, res, { number }) =>
+        void res.writeHead(req.url === "/ready" && busy.has(number) ? 429 : 200).end(String(number)),
+    });
+    const annotations = {
+      "com.openfaas.ready.http.path": "/ready",
+      "com.openfaas.ready.http.periodSeconds": "1",
+      "com.openfaas.ready.http.timeoutSeconds": "30",
+    };
+    await p.create({ service: "web", image: "web:1", annotations, ...min(2) });
+    busy.add(0);
+    await until("one is out", () => p.routable("web").join() === "web.1.1");
+    assert.deepEqual([p.status("web")!.state, p.status("web")!.availableReplicas], ["Degraded", 1]);
+    assert.match(p.status("web")!.reason!, /web\.1\.0 is not ready: GET \/ready answered 429/);
+    assert.equal((await p.call("web")).text, "1");
+    busy.add(1);
+    await until("both are out", () => p.routable("web").length === 0);
+    const called = p.call("web");
+    busy.clear();
+    assert.equal((await called).status, 200);
+    await until("both are in", () => p.routable("web").length === 2);
+    assert.equal(p.backend.count("start"), 2);
   });
 
   test("together with its image is started from the image fetched anew", async () => {
@@ -709,7 +777,49 @@ suite("a delete", () => {
   });
 });
 
+suite("many functions at once", () => {
+  test("start a few at a time; one that is called goes first, and so does a new one", async () => {
+    await using p = await openPlatform({ startsAtOnce: 2 });
+    p.backend.push("web:1");
+    const names = Array.from({ length: 12 }, (_, i) => `f${i}`);
+    for (const service of names) await p.create({ service, image: "web:1" });
+    const { opened, open } = gate();
+    await p.restart(async () => {
+      for (const [i, name] of names.entries()) await p.backend.lose(replica(name, i + 1));
+      p.backend.journal.length = 0;
+      p.backend.gate = opened;
+    });
+    await until("two are being started", () => p.backend.count("start") === 2);
+    const called = p.call("f11");
+    const created = p.create({ service: "new", image: "web:1" });
+    await until("the new one waits", () => p.status("new")?.state === "Deploying");
+    assert.equal(p.backend.count("start"), 2);
+    open();
+    assert.equal((await called).status, 200);
+    await created;
+    const starts = p.backend.journal.filter((line) => line.startsWith("start"));
+    for (const name of ["start f11", "start new"])
+      assert.ok(starts.findIndex((line) => line.startsWith(name)) < 6, `${name} in ${starts.join(", ")}`);
+    await until("all serve", () => names.every((name) => p.routable(name).length === 1));
+  });
+});
+
 suite("a restart of napd", () => {
+  test("in the middle of an update does not give the old version up while it is slow to answer", async () => {
+    await using p = await openWithWeb();
+    p.backend.push("web:2", { listens: never });
+    const updated = p.update({ service: "web", image: "web:2" }).catch(() => {});
+    await until("the new one is being started", () => p.backend.count("start web.2") === 1);
+    const { opened, open } = gate();
+    const thaw = p.backend.thaw.bind(p.backend);
+    p.backend.thaw = (r) => opened.then(() => thaw(r));
+    await p.restart(() => p.backend.freeze(replica("web", 1)));
+    await updated;
+    open();
+    assert.equal((await p.call("web")).text, "web:1");
+    assert.equal(p.backend.count("stop web.1.0"), 0);
+  });
+
   test("takes over what runs: nothing is started, nothing stopped", async () => {
     await using p = await openWithWeb(min(2));
     await p.restart();

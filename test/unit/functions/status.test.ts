@@ -17,6 +17,7 @@ function observed(more: Partial<Omit<Observed, "row">> & { row?: Partial<Observe
       ...row,
     },
     ...{ available: 1, calls: calls(5), states: { ready: 1 }, starting: false, reason: null },
+    ...{ restarts: 0, lastFailure: null },
     policy: policyOf(spec, policyDefaults),
     ...rest,
   };

@@ -1,0 +1,101 @@
+import type { IncomingMessage } from "node:http";
+import type { FastifyReply, FastifyRequest } from "fastify";
+import { z } from "zod";
+import { AppError, messageOf } from "../base/errors.ts";
+import type { ImageInfo } from "../functions/backend.ts";
+import type { AddResource, ApiOptions } from "./api.ts";
+import { maxBodyBytes } from "./errors.ts";
+import { namespaceOf, parseBody, queryOf } from "./request.ts";
+
+const removal = z.object({ name: z.string().nullish(), namespace: z.string().nullish() }).nullish();
+
+/** Images: ours, OpenFaaS has none of this. Bodies come as streams, because archives do not fit into memory. */
+export function imageRoutes(add: AddResource, { images, defaultNamespace, namespaces }: ApiOptions): void {
+  add("/system/images", {
+    GET: async (request) => (await images.list(checked(request, undefined))).map(toJson),
+
+    POST: async (request, reply) => {
+      const namespace = checked(request, undefined);
+      const body = bodyOf(request);
+      if (!body) throw new AppError("BAD_REQUEST", ["the request has no body; send an image archive, OCI or docker"]);
+      const name = queryOf(request, "name") || undefined;
+      const length = request.headers["content-length"];
+      const size = length === undefined ? undefined : Number(length);
+      using left = whenLeft(request);
+      // the iterator alone would destroy the connection when the import gives up, and nobody would hear why
+      const pieces: AsyncIterable<Buffer> = body.iterator({ destroyOnReturn: false });
+      const importing = images.import(namespace, { body: pieces, size, name }, left.signal);
+      const imported = await closing(reply, body, importing);
+      return reply.code(201).send(imported.map(toJson));
+    },
+
+    DELETE: async (request, reply) => {
+      const body = parseBody(removal, await readJson(request));
+      const name = body?.name || queryOf(request, "name");
+      if (!name) throw new AppError("BAD_JSON", ["name: say which image, here or in the query"]);
+      await images.remove(checked(request, body?.namespace), name);
+      return reply.code(202).send();
+    },
+  });
+
+  add("/system/images/prune", {
+    POST: async (request) => {
+      const given = queryOf(request, "namespace");
+      return images.prune(given ? [checked(request, undefined)] : namespaces.list());
+    },
+  });
+
+  function checked(request: FastifyRequest, inBody: string | null | undefined): string {
+    const namespace = namespaceOf(request, inBody, defaultNamespace);
+    if (!namespaces.list().includes(namespace)) throw new AppError("NAMESPACE_NOT_FOUND", [namespace]);
+    return namespace;
+  }
+}
+
+function toJson({ createdAt, usedAt, ...image }: ImageInfo) {
+  return { ...image, createdAt: new Date(createdAt).toISOString(), usedAt: new Date(usedAt).toISOString() };
+}
+
+function bodyOf(request: FastifyRequest): IncomingMessage | undefined {
+  return request.body as IncomingMessage | undefined;
+}
+
+/** Aborts when the client is gone before it has its answer. */
+function whenLeft({ raw }: FastifyRequest): { signal: AbortSignal } & Disposable {
+  const left = new AbortController();
+  const onClose = () => left.abort(gone());
+  raw.socket.once("close", onClose);
+  return { signal: left.signal, [Symbol.dispose]: () => raw.socket.off("close", onClose) };
+}
+
+function gone(): AppError {
+  return new AppError("BAD_REQUEST", ["the client left before the end of the upload"]);
+}
+
+/** A refusal in the middle of a body ends the connection: reading gigabytes that nobody wants would keep it busy. */
+async function closing<T>(reply: FastifyReply, body: IncomingMessage, work: Promise<T>): Promise<T> {
+  try {
+    return await work;
+  } catch (e) {
+    if (!body.complete && body.destroyed) throw gone();
+    if (!body.complete) reply.header("Connection", "close");
+    throw e;
+  }
+}
+
+/** A small body. Fails with BODY_TOO_LARGE or BAD_JSON; undefined when there is none. */
+async function readJson(request: FastifyRequest): Promise<unknown> {
+  const pieces: Buffer[] = [];
+  let size = 0;
+  for await (const piece of bodyOf(request) ?? []) {
+    size += piece.length;
+    if (size > maxBodyBytes) throw new AppError("BODY_TOO_LARGE", [maxBodyBytes]);
+    pieces.push(piece);
+  }
+  if (size === 0) return undefined;
+  try {
+    return JSON.parse(Buffer.concat(pieces).toString());
+  } catch (e) {
+    throw new AppError("BAD_JSON", [messageOf(e)]);
+  }
+}
