@@ -143,6 +143,7 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
       backend,
       stop: (fn) => rollout.stopIdle(fn),
       scale: (fn, replicas) => functions.scale(fn, replicas),
+      milliCpu: (fn) => usage.last(fn).cpu,
       clock,
       log,
     }),

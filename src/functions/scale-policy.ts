@@ -1,6 +1,9 @@
 import { parseDuration } from "../base/durations.ts";
 import { AppError } from "../base/errors.ts";
 
+/** Of load: calls a second, calls in flight, thousandths of a core. */
+export type Measure = "rps" | "capacity" | "cpu";
+
 /** When a function sleeps, and how many replicas its load asks for: contracts/api.md §3.2, §3.5. */
 export interface ScalePolicy {
   /** Whether it is put to sleep when nobody calls it. */
@@ -9,10 +12,13 @@ export interface ScalePolicy {
   readonly idleMs: number;
   /** Frozen for so long it is stopped, which gives its memory back; infinite for never. */
   readonly stopAfterMs: number;
-  /** What its load is measured in: calls a second, or calls in flight. Null: only people and alerts change the count. */
-  readonly measure: "rps" | "capacity" | null;
-  /** Load that one replica is to carry: target times target proportion. */
-  readonly loadPerReplica: number;
+  /** Whether the number of replicas follows the load; else only people and alerts change it. */
+  readonly follows: boolean;
+  readonly measure: Measure;
+  /** Load that one replica can carry, in the unit of `measure`, */
+  readonly target: number;
+  /** and how much of it one is to carry. */
+  readonly proportion: number;
   /** The count goes down only to the highest that was right within this time. */
   readonly downWindowMs: number;
   /** Replicas that a firing alert adds, in percent of the maximum; 0: alerts add none. */
@@ -70,17 +76,19 @@ export function scalePolicyOf(
     sleeps: boolean(labels, "com.openfaas.scale.zero") ?? defaults.sleeps,
     idleMs: idleMs ?? defaults.idleMs,
     stopAfterMs: stopAfter(annotations) ?? defaults.stopAfterMs,
-    measure: isStatic ? null : (type ?? "rps"),
-    loadPerReplica: (target ?? (type ? defaultTarget : classicTarget)) * (proportion ?? defaultProportion),
+    follows: !isStatic,
+    measure: type ?? "rps",
+    target: target ?? (type ? defaultTarget : classicTarget),
+    proportion: proportion ?? defaultProportion,
     downWindowMs: downWindow ?? defaultDownWindowMs,
     alertFactor: factor ?? defaultAlertFactor,
   };
 }
 
-function typeOf(labels: Texts): "rps" | "capacity" | undefined {
+function typeOf(labels: Texts): Measure | undefined {
   const text = labels["com.openfaas.scale.type"];
-  if (text === undefined || text === "rps" || text === "capacity") return text;
-  throw bad("labels", "com.openfaas.scale.type", labels, "rps or capacity, which is what is measured here");
+  if (text === undefined || text === "rps" || text === "capacity" || text === "cpu") return text;
+  throw bad("labels", "com.openfaas.scale.type", labels, "rps, capacity or cpu, which is what is measured here");
 }
 
 function stopAfter(annotations: Texts): number | undefined {

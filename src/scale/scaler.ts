@@ -17,6 +17,8 @@ export interface ScalerOptions {
   stop: (fn: Managed) => void;
   /** Asks for so many replicas; stored, so it survives. */
   scale: (fn: FunctionId, replicas: number) => Promise<void>;
+  /** What all replicas of a function use together, in thousandths of a core. */
+  milliCpu: (fn: FunctionId) => number;
   clock: Clock;
   log: Logger;
 }
@@ -118,7 +120,7 @@ export class Scaler implements AsyncDisposable {
         if (stops-- > 0) this.#o.stop(fn);
         else isBusy = true;
       }
-      if (policy.measure !== null) this.#follow(fn, watched);
+      if (policy.follows) this.#follow(fn, watched);
     }
     this.#tickMs = isBusy ? busyTickMs : Math.max(shortestTickMs, shortestIdle / 4);
   }
@@ -188,10 +190,10 @@ export class Scaler implements AsyncDisposable {
     const rate = watched.rate.add(this.#now, entry.calls.started);
     // who sleeps is woken by a call, not by us; and a version that is not proven is not multiplied
     if (row.replicas === 0 || row.stopped || row.previous !== null) return;
-    const load = policy.measure === "rps" ? rate : entry.calls.inFlight;
+    const load = { rps: rate, capacity: entry.calls.inFlight, cpu: this.#o.milliCpu(entry.id) }[policy.measure];
     if (row.replicas !== watched.replicas) watched.advice.add(this.#now, row.replicas); // whoever changed it gets the window
     watched.replicas = row.replicas;
-    watched.advice.add(this.#now, replicasFor(load, policy.loadPerReplica, minReplicas, maxReplicas));
+    watched.advice.add(this.#now, replicasFor(load, policy.target * policy.proportion, minReplicas, maxReplicas));
     const wanted = watched.advice.within(policy.downWindowMs, this.#now)!;
     if (wanted === row.replicas || watched.isScaling) return;
     watched.isScaling = true;

@@ -20,7 +20,7 @@ suite("a function's policy", () => {
       watchdog: "auto",
       scale: {
         ...{ sleeps: true, idleMs: 60_000, stopAfterMs: 3_600_000 },
-        ...{ measure: null, loadPerReplica: 4.5, downWindowMs: 30_000, alertFactor: 10 },
+        ...{ follows: false, measure: "rps", target: 5, proportion: 0.9, downWindowMs: 30_000, alertFactor: 10 },
       },
     });
   });

@@ -21,6 +21,7 @@ interface Options extends PlatformOptions {
 async function open({ answer, labels, annotations, ...options }: Options = {}) {
   await using up = new AsyncDisposableStack();
   const clock = new LeapingClock(systemClock);
+  const cpu = { now: 0 };
   const p = up.use(await openPlatform({ scale: { idleMs: 10 * second, stopAfterMs: 60 * second }, ...options }));
   const scaler = up.use(
     new Scaler({
@@ -28,6 +29,7 @@ async function open({ answer, labels, annotations, ...options }: Options = {}) {
       backend: p.backend,
       stop: (fn) => p.rollout().stopIdle(fn),
       scale: (fn, replicas) => p.functions().scale(fn, replicas),
+      milliCpu: () => cpu.now,
       clock,
       log: openLog("silent"),
     }),
@@ -47,7 +49,7 @@ async function open({ answer, labels, annotations, ...options }: Options = {}) {
   const states = () => replicas().map((r) => r.state);
   const asleep = () => until("it sleeps", () => states().every((s) => s === "frozen"));
   const stack = up.move();
-  return { p, clock, scaler, pass, replicas, states, asleep, [Symbol.asyncDispose]: () => stack.disposeAsync() };
+  return { p, clock, cpu, scaler, pass, replicas, states, asleep, [Symbol.asyncDispose]: () => stack.disposeAsync() };
 }
 
 suite("a function that nobody calls", () => {
@@ -294,6 +296,15 @@ suite("load", () => {
     assert.equal(wanted(s), 3);
     await s.pass(3);
     assert.equal(wanted(s), 1);
+  });
+
+  test("in thousandths of a core", async () => {
+    await using s = await open({
+      labels: { ...load, "com.openfaas.scale.type": "cpu", "com.openfaas.scale.target": "500" },
+    });
+    s.cpu.now = 1100;
+    await s.pass(1);
+    assert.equal(wanted(s), 3);
   });
 
   test("leaves a count that somebody asked for alone for the window, and one of 0 for ever", async () => {
