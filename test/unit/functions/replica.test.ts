@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { suite, test } from "node:test";
@@ -115,6 +116,108 @@ suite("waking up", () => {
     const replica = replicaIn("frozen");
     await replica.ensureAwake(async () => void replica.move(["frozen"], "failed"));
     assert.equal(replica.state, "failed");
+  });
+});
+
+suite("falling asleep", () => {
+  /** A kernel that writes down what it is asked; its freezes wait for `gate`, and fail with `error`. */
+  function kernel({ gate, error, stuck = false }: { gate?: Promise<void>; error?: Error; stuck?: boolean } = {}) {
+    const did: string[] = [];
+    return {
+      did,
+      freeze: async () => {
+        did.push("freeze");
+        await gate;
+        if (error) throw error;
+      },
+      thaw: async () => {
+        did.push("thaw");
+        if (stuck) throw new Error("EIO");
+      },
+    };
+  }
+
+  test("is for who has nothing to do and is awake, and for nobody else", async () => {
+    const busy = replicaIn("ready");
+    busy.inFlight = 1;
+    for (const replica of [busy, ...states.filter((s) => s !== "ready").map(replicaIn)]) {
+      const k = kernel();
+      const before = replica.state;
+      assert.equal(await replica.fallAsleep(k), false, before);
+      assert.deepEqual([replica.state, k.did], [before, []]);
+    }
+    const replica = replicaIn("ready");
+    assert.equal(await replica.fallAsleep(kernel()), true);
+    assert.equal(replica.state, "frozen");
+  });
+
+  test("is ended by a thousand callers who come in the middle of it, with one thaw after the freeze", async () => {
+    const replica = replicaIn("ready");
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const k = kernel({ gate: promise });
+    const freezing = replica.fallAsleep(k);
+    const callers = Array.from({ length: 1000 }, () => replica.ensureAwake(k.thaw));
+    await new Promise(setImmediate);
+    assert.deepEqual([replica.state, k.did], ["freezing", ["freeze"]]);
+    resolve();
+    await Promise.all([freezing, ...callers]);
+    assert.deepEqual([replica.state, k.did], ["ready", ["freeze", "thaw"]]);
+  });
+
+  test("that fails is undone, and callers in the middle of it do not notice", async () => {
+    const replica = replicaIn("ready");
+    const k = kernel({ error: new Error("EBUSY") });
+    const freezing = assert.rejects(replica.fallAsleep(k), /EBUSY/);
+    await Promise.all([freezing, replica.ensureAwake(k.thaw)]);
+    assert.deepEqual([replica.state, k.did], ["ready", ["freeze", "thaw"]]);
+  });
+
+  test("that fails and cannot be undone leaves it to the next caller to thaw", async () => {
+    const replica = replicaIn("ready");
+    await assert.rejects(replica.fallAsleep(kernel({ error: new Error("EBUSY"), stuck: true })), /EBUSY/);
+    assert.equal(replica.state, "frozen");
+    await replica.ensureAwake(kernel().thaw);
+    assert.equal(replica.state, "ready");
+  });
+
+  for (const end of ["stopping", "failed"] as const)
+    test(`of one that is ${end} meanwhile changes nothing, and can be waited for`, async () => {
+      const replica = replicaIn("ready");
+      const { promise, resolve } = Promise.withResolvers<void>();
+      const freezing = replica.fallAsleep(kernel({ gate: promise }));
+      replica.move(["freezing"], end);
+      let settled = false;
+      const waiting = replica.settled().then(() => {
+        settled = true;
+      });
+      await new Promise(setImmediate);
+      assert.equal(settled, false);
+      resolve();
+      await Promise.all([freezing, waiting]);
+      assert.equal(replica.state, end);
+    });
+
+  test("closes the connections: those that were kept alive are not used after a wake", async () => {
+    await using up = new AsyncDisposableStack();
+    const server = createServer((_, res) => void res.end()).listen(0, "127.0.0.1");
+    up.defer(() => {
+      server.closeAllConnections();
+      server.close();
+    });
+    const closed: Promise<unknown>[] = [];
+    server.on("connection", (socket) => closed.push(once(socket, "close")));
+    await once(server, "listening");
+    const replica = replicaIn("ready");
+    up.defer(() => replica.disconnect());
+    replica.connect({ host: "127.0.0.1", port: (server.address() as AddressInfo).port });
+    const ask = async () => (await replica.pool!.request({ path: "/", method: "GET" })).body.text();
+    await ask();
+    const before = closed.slice();
+    assert.equal(before.length, 1);
+    await replica.fallAsleep(kernel());
+    await Promise.all(before);
+    await replica.ensureAwake(kernel().thaw);
+    await ask();
   });
 });
 
