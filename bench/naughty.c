@@ -1,4 +1,7 @@
-/* naughty: reads its input and says how long it was; the path of the request makes it sleep, crash, fail or not read. */
+/*
+ * naughty: reads its input and says how long it was; the path of the request makes it sleep, crash, fail, not read,
+ * or answer with 1 GiB.
+ */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +19,11 @@ int main(void) {
   }
   if (!strcmp(path, "/crash")) abort();
   if (!strcmp(path, "/half")) return 3;
+  if (!strcmp(path, "/giant")) {
+    for (total = 1 << 30; total > 0; total -= n)
+      if ((n = write(1, buffer, sizeof buffer)) <= 0) return 1;
+    return 0;
+  }
   while ((n = read(0, buffer, sizeof buffer)) > 0) total += n;
   printf("%lld\n", total);
   return 0;

@@ -265,7 +265,10 @@ export function mountsUnder(dir: string): string[] {
 
 /** Unmounts everything at or below `dir`, so that deleting it deletes nothing behind a mount. */
 export async function unmountUnder(dir: string): Promise<void> {
-  for (const point of mountsUnder(dir)) await run("umount", ["--lazy", point]);
+  for (const point of mountsUnder(dir))
+    await run("umount", ["--lazy", point]).catch((e) => {
+      if (mountsUnder(dir).includes(point)) throw e; // else its shim was faster
+    });
 }
 
 function processes(): number[] {

@@ -58,9 +58,12 @@ function flag(fallback: boolean, sentence: string): Setting<boolean> {
 }
 
 /** Bytes. */
-function bytes(fallback: number, sentence: string): Setting<number> {
-  const read = (t: string) =>
-    t === "0" ? 0 : (parseMemory(t) ?? fail("must be an amount of bytes such as 256Mi or 4Gi"));
+function bytes(fallback: number, sentence: string, min = 0): Setting<number> {
+  const rule = `must be an amount of bytes such as 256Mi or 4Gi${min > 0 ? `, ${formatQuantity(min)} at least` : ""}`;
+  const read = (t: string) => {
+    const value = t === "0" ? 0 : parseMemory(t);
+    return value !== undefined && value >= min ? value : fail(rule);
+  };
   return { sentence, fallback, read, write: formatQuantity };
 }
 
@@ -118,6 +121,25 @@ const settings = {
     upstream_timeout: duration(
       60_000,
       "How long a call may take, including the wake-up, unless annotation napd.timeout says otherwise.",
+    ),
+    tunnel_idle: duration(
+      3_600_000,
+      "How long a WebSocket or another upgraded connection may be silent in both directions before it is closed.",
+    ),
+    max_body: bytes(0, "Largest body of a call, 0: no limit; annotation napd.max-body overrides it for one function."),
+  },
+  calls: {
+    max_inflight: integer(
+      0,
+      0,
+      999_999,
+      "Calls of one function that run at a time, over all its replicas; 0: no limit. Annotation napd.max-inflight overrides it.",
+    ),
+    queue: integer(
+      100,
+      0,
+      999_999,
+      "Calls beyond that limit that wait for their turn; further ones are answered 429. Annotation napd.queue overrides it.",
     ),
   },
   api: {
@@ -258,6 +280,14 @@ const settings = {
       onOff,
       "off",
       "Whether the memory of frozen functions is moved to swap at once (cgroup v2, Linux 5.19 or newer).",
+    ),
+  },
+  logs: {
+    max_file: bytes(10 * 2 ** 20, "How much of what one replica says is kept; what is older goes.", 2 ** 16),
+    max_total: bytes(2 ** 30, "How much is kept of all functions together; logs of ended replicas go first.", 2 ** 20),
+    min_free: bytes(
+      2 ** 28,
+      "Below so much free space on the file system of paths.logs, logs of ended replicas go and others are cut to 256 KiB.",
     ),
   },
   metrics: {

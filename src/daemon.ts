@@ -1,4 +1,4 @@
-import { mkdir, writeFile } from "node:fs/promises";
+import { mkdir, realpath, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { openApi } from "./admin/api.ts";
@@ -7,7 +7,7 @@ import { AppError } from "./base/errors.ts";
 import type { Logger } from "./base/log.ts";
 import { hostAddress, parseSubnet } from "./base/subnet.ts";
 import type { Config } from "./config.ts";
-import type { Backend } from "./functions/backend.ts";
+import type { Backend, ReplicaIdentity } from "./functions/backend.ts";
 import { durationBounds } from "./functions/call-stats.ts";
 import { Functions } from "./functions/functions.ts";
 import { ImagesInUse, type UsedImage } from "./functions/images-in-use.ts";
@@ -25,15 +25,17 @@ import { openFreezer } from "./host/freezer.ts";
 import { Disk } from "./host/image/disk.ts";
 import { Images } from "./host/image/images.ts";
 import type { KeeperOptions } from "./host/image/keeper.ts";
-import { namespaceLabels } from "./host/namespaces.ts";
+import { ensureNamespaces } from "./host/namespaces.ts";
 import { ensureBridge, teardownBridge, uplinkMtu } from "./host/net/bridge.ts";
 import { Cni } from "./host/net/cni.ts";
 import { startDns } from "./host/net/dns.ts";
 import { ensureFirewall, teardownFirewall } from "./host/net/firewall.ts";
 import { hostsText, openHostResolvers, resolvConfText } from "./host/net/resolv.ts";
 import { lookupUser } from "./host/oci/user.ts";
+import { HolePuncher } from "./host/punch.ts";
 import { SecretCopies } from "./host/secrets.ts";
 import { openInvoke } from "./invoke/invoke.ts";
+import { Logs } from "./logs/logs.ts";
 import { openMetrics } from "./metrics/registry.ts";
 import { openMetricsServer } from "./metrics/server.ts";
 import type { Release } from "./release.ts";
@@ -41,6 +43,7 @@ import { Scaler } from "./scale/scaler.ts";
 import { openCredentials } from "./store/credentials.ts";
 import { FunctionStore } from "./store/functions.ts";
 import { NamespaceStore } from "./store/namespaces.ts";
+import { finishRestore } from "./store/restore.ts";
 import { SecretStore } from "./store/secrets.ts";
 import { openState } from "./store/state.ts";
 
@@ -61,7 +64,9 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
   const defaultNamespace = config.functions.namespace;
   const table: Table = new Map();
   await using up = new AsyncDisposableStack();
-  up.use(await claim(config.paths.run));
+  up.use(await claim("paths.run", config.paths.run));
+  up.use(await claim("paths.data", config.paths.data));
+  await finishRestore(config.paths.data);
   const gateway = up.use(
     await openGateway({ ...config.gateway.listen, bridgeAddress: bridgeAddress(config), defaultNamespace, table }),
   );
@@ -95,6 +100,11 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
       stopAfterMs: config.scale.stop_after,
       auto: config.scale.auto === "on",
     },
+    limits: {
+      maxInFlight: config.calls.max_inflight,
+      queue: config.calls.queue,
+      maxBodyBytes: config.gateway.max_body,
+    },
   };
   const { ready_timeout: readyTimeoutMs, grace: graceMs, deploy_wait: deployWaitMs, on_stop } = config.functions;
   const rollout = new Rollout({
@@ -118,7 +128,8 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
   await namespaces.open();
   const overwrite = config.api.secret_overwrite;
   const secrets = new Secrets({ store: secretStore, namespaces, backend, overwrite });
-  const invoke = openInvoke({ table, defaultNamespace, thaw: (replica) => backend.thaw(replica) });
+  const thaw = (replica: ReplicaIdentity) => backend.thaw(replica);
+  const calls = openInvoke({ table, defaultNamespace, thaw, tunnelIdleMs: config.gateway.tunnel_idle });
   const usage = up.use(new Usage({ backend, table, clock, log }));
   const { registry, countRequest } = openMetrics({
     functions: () => functions.samples(),
@@ -127,16 +138,19 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
     version: release.version,
   });
   up.use(await openMetricsServer(registry, config.metrics.listen));
+  const stopping = new AbortController();
   const admin = await openApi({
     ...{ functions, images: backend.images, secrets, namespaces, credentials, defaultNamespace },
-    ...{ usage: (id) => usage.of(id), release, countRequest, log },
+    ...{ usage: (id) => usage.of(id), release, countRequest, clock, log },
+    stopping: stopping.signal,
     upsert: config.api.upsert,
     providerName: config.api.provider_name,
     functionLabel: config.api.function_label,
   });
-  gateway.serve({ invoke, admin });
+  gateway.serve({ ...calls, admin });
   up.defer(() => gateway.drain(drainMs));
   up.defer(() => rollout.endDeploys());
+  up.defer(() => stopping.abort(new AppError("SHUTTING_DOWN", [])));
   const scaler = up.use(
     new Scaler({
       functions: () => rollout.managed(),
@@ -174,7 +188,7 @@ export async function openHost(config: Config, needs: HostNeeds): Promise<{ back
   const containerd = up.use(
     await openContainerd({ socket: config.containerd.socket, snapshotter: config.containerd.snapshotter }),
   );
-  for (const namespace of namespaces()) await containerd.namespaces.ensure(namespace, namespaceLabels(network.bridge));
+  await ensureNamespaces(containerd, network.bridge, namespaces());
   if (removes) up.defer(() => removeParentGroups(config.cgroup.parent));
 
   const mtu = await uplinkMtu();
@@ -207,7 +221,6 @@ export async function openHost(config: Config, needs: HostNeeds): Promise<{ back
   up.use(images.keeper.start());
   const settings = {
     runDir: paths.run,
-    logsDir: paths.logs,
     bridge: network.bridge,
     cgroupParent: config.cgroup.parent,
     runcRoot: config.containerd.runc_root,
@@ -217,15 +230,26 @@ export async function openHost(config: Config, needs: HostNeeds): Promise<{ back
     watchdogDir: paths.watchdog || ownWatchdog,
   };
   const secrets = new SecretCopies(paths.run, needs.readSecret);
+  const puncher = up.use(new HolePuncher());
+  const { max_file: maxFileBytes, max_total: maxTotalBytes, min_free: minFreeBytes } = config.logs;
+  const punch = (file: string, length: number) => puncher.punch(file, length);
+  const logs = up.use(
+    await Logs.open({ dir: paths.logs, maxFileBytes, maxTotalBytes, minFreeBytes, punch, clock, log }),
+  );
   const { freezer: by, page_out } = config.scale;
   const freezer = openFreezer({ tasks: containerd.tasks, by, pageOut: page_out === "on", clock, log });
-  const backend = hostBackend({ settings, containerd, images, cni, freezer, clock, log, secrets, namespaces });
+  const backend = hostBackend({ settings, containerd, images, cni, logs, freezer, clock, log, secrets, namespaces });
   const stack = up.move();
   return { backend, [Symbol.asyncDispose]: () => stack.disposeAsync() };
 }
 
 function bridgeAddress(config: Config): string {
   return hostAddress(parseSubnet(config.network.subnet));
+}
+
+/** Logins of registries. */
+export function loginsFile(config: Config): string {
+  return config.images.credentials || join(config.paths.data, "docker-config.json");
 }
 
 /** Images as this configuration has them; without a keeper for `napd import`, which runs beside the daemon. */
@@ -238,7 +262,7 @@ export function openImages(
   return Images.open({
     containerd,
     registries: config.registries,
-    credentialsFile: config.images.credentials || join(config.paths.data, "docker-config.json"),
+    credentialsFile: loginsFile(config),
     runDir: config.paths.run,
     lookupUser,
     log,
@@ -247,23 +271,24 @@ export function openImages(
 }
 
 /**
- * Only one napd may work on a run directory: two would take each other's containers for leftovers. An abstract socket
- * is a lock that the kernel drops when its holder dies, however it dies.
+ * Only one napd may work on a directory: two would take each other's containers for leftovers. An abstract socket is a
+ * lock that the kernel drops when its holder dies, however it dies.
  */
-async function claim(runDir: string): Promise<AsyncDisposable> {
-  await mkdir(runDir, { recursive: true, mode: 0o700 });
+export async function claim(setting: "paths.run" | "paths.data", given: string): Promise<AsyncDisposable> {
+  await mkdir(given, { recursive: true, mode: 0o700 });
+  const dir = await realpath(given);
   const lock = createServer();
   await new Promise<void>((resolve, reject) => {
     lock.once("error", (cause) =>
       reject(
         new AppError(
           "CONFIG",
-          [`another napd runs with paths.run ${runDir}; stop it, or give this one other paths and another bridge`],
+          [`another napd runs with ${setting} ${given}; stop it, or give this one other paths and another bridge`],
           { cause },
         ),
       ),
     );
-    lock.listen(`\0napd:${runDir}`, resolve);
+    lock.listen(`\0napd:${dir}`, resolve);
   });
   return { [Symbol.asyncDispose]: () => new Promise((resolve) => lock.close(() => resolve())) };
 }

@@ -4,9 +4,11 @@ import { parseArgs } from "node:util";
 import { AppError, messageOf } from "./base/errors.ts";
 import { type Logger, openLog } from "./base/log.ts";
 import { type Config, loadConfig, printConfig } from "./config.ts";
-import { openImages, startDaemon } from "./daemon.ts";
+import { claim, loginsFile, openImages, startDaemon } from "./daemon.ts";
 import { openContainerd } from "./host/containerd/client.ts";
 import { readRelease } from "./release.ts";
+import { writeBackup } from "./store/backup.ts";
+import { restoreBackup } from "./store/restore.ts";
 
 const release = await readRelease(join(import.meta.dirname, ".."));
 const { version } = release;
@@ -16,9 +18,13 @@ const usage = `napd ${version}: serverless functions on one machine
 
   napd [OPTIONS]                       run in the foreground until SIGTERM or SIGINT
   napd import [OPTIONS] FILE [IMAGE]   bring the images of an OCI or docker archive in; IMAGE names the only one
+  napd backup [OPTIONS] FILE           write what is deployed, secrets and logins to FILE, "-" for standard output;
+                                       napd may run
+  napd restore [OPTIONS] FILE          take what FILE holds for what is deployed; napd must not run
 
   --config FILE            settings; default ${defaultFile} if it is there
   --set SECTION.KEY=VALUE  one setting; wins over NAPD_SECTION_KEY in the environment, which wins over the file
+  --force                  restore: replace what is there already
   --print-config           print every setting with its meaning and value, and exit
   --version, --help
 `;
@@ -49,6 +55,8 @@ async function main(args: string[]): Promise<number> {
   const log = openLog(config.log.level);
   const [command, ...rest] = positionals;
   if (command === "import") return importImages(config, log, rest);
+  if (command === "backup") return backup(config, rest[0]!);
+  if (command === "restore") return restore(config, rest[0]!, values.force ?? false);
   return run(config, log);
 }
 
@@ -56,6 +64,7 @@ function parseLine(args: string[]) {
   const options = {
     config: { type: "string" },
     set: { type: "string", multiple: true },
+    force: { type: "boolean" },
     "print-config": { type: "boolean" },
     version: { type: "boolean" },
     help: { type: "boolean", short: "h" },
@@ -63,8 +72,11 @@ function parseLine(args: string[]) {
   try {
     const line = parseArgs({ args, options, allowPositionals: true });
     const [command, ...rest] = line.positionals;
-    if (command !== undefined && command !== "import") return `there is no command ${command}`;
+    if (command !== undefined && !["import", "backup", "restore"].includes(command))
+      return `there is no command ${command}`;
     if (command === "import" && (rest.length < 1 || rest.length > 2)) return "import takes a file and perhaps a name";
+    if ((command === "backup" || command === "restore") && rest.length !== 1) return `${command} takes a file`;
+    if (line.values.force && command !== "restore") return "--force is for restore";
     return line;
   } catch (e) {
     return messageOf(e);
@@ -110,5 +122,26 @@ async function importImages(config: Config, log: Logger, [file, reference]: stri
   await containerd.namespaces.ensure(namespace, { openfaas: "true" });
   await using images = await openImages(config, containerd, log);
   for (const { ref } of await images.import(namespace, file!, reference)) console.log(ref);
+  return 0;
+}
+
+async function backup(config: Config, file: string): Promise<number> {
+  const source = { dataDir: config.paths.data, loginsFile: loginsFile(config), version, now: Date.now() };
+  const { functions, secrets } = await writeBackup(source, file, process.stdout);
+  console.error(`written to ${file}: ${functions} functions, ${secrets} secrets`);
+  return 0;
+}
+
+async function restore(config: Config, file: string, force: boolean): Promise<number> {
+  const dataDir = config.paths.data;
+  await using _ = await claim("paths.data", dataDir);
+  const { functions, secrets, createdAt, napd } = await restoreBackup({ dataDir, file, force });
+  console.error(
+    `restored from ${createdAt} (napd ${napd}): ${functions} functions, ${secrets} secrets; start napd now`,
+  );
+  if (config.images.credentials !== "")
+    console.error(
+      `logins of registries are in ${dataDir}/docker-config.json; setting images.credentials names another file`,
+    );
   return 0;
 }

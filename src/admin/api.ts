@@ -1,5 +1,6 @@
 import { type IncomingMessage, METHODS, type ServerResponse } from "node:http";
 import Fastify, { type FastifyInstance, type HTTPMethods, type RouteHandlerMethod } from "fastify";
+import type { Clock } from "../base/clock.ts";
 import { AppError, messageOf } from "../base/errors.ts";
 import { parseJson } from "../base/json.ts";
 import type { Logger } from "../base/log.ts";
@@ -17,6 +18,7 @@ import { errorHandler, frameworkError, maxBodyBytes, sendError } from "./errors.
 import { functionRoutes } from "./functions.ts";
 import { imageRoutes } from "./images.ts";
 import { type InfoOptions, infoRoutes } from "./info.ts";
+import { logRoutes } from "./logs.ts";
 import { namespaceRoutes } from "./namespaces.ts";
 import { cleanTarget } from "./paths.ts";
 import { secretRoutes } from "./secrets.ts";
@@ -35,6 +37,9 @@ export interface ApiOptions extends InfoOptions {
   /** What a function uses of the machine. */
   usage: (id: FunctionId) => Promise<FunctionUsage>;
   countRequest: CountRequest;
+  /** Aborts when napd stops: answers that would go on for ever end. */
+  stopping: AbortSignal;
+  clock: Clock;
   log: Logger;
 }
 
@@ -85,6 +90,7 @@ export async function openApi(options: ApiOptions): Promise<(req: IncomingMessag
     namespaceRoutes(add, options);
     infoRoutes(add, options);
     alertRoutes(add, options);
+    logRoutes(add, options);
     await system.register(async (streams) => {
       takeAnyBodyAsStream(streams);
       imageRoutes(adder(streams), options);

@@ -41,7 +41,7 @@ export function functionRoutes(add: AddResource, options: ApiOptions): void {
       const id = target(request, undefined);
       const status = functions.get(id);
       if (!status) return reply.code(404).send(); // an empty body: §2.2
-      const used = isTrue(queryOf(request, "usage")) ? await usage(id) : undefined;
+      const used = isTrue(queryOf(request, "usage")) && (await usage(id));
       return { ...shown(status), ...(used && { usage: used }) };
     },
   });

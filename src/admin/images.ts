@@ -2,12 +2,13 @@ import type { IncomingMessage } from "node:http";
 import type { FastifyReply, FastifyRequest } from "fastify";
 import { z } from "zod";
 import { AppError, messageOf } from "../base/errors.ts";
+import { parseJson } from "../base/json.ts";
 import type { ImageInfo } from "../functions/backend.ts";
 import type { AddResource, ApiOptions } from "./api.ts";
 import { maxBodyBytes } from "./errors.ts";
 import { namespaceOf, parseBody, queryOf } from "./request.ts";
 
-const removal = z.object({ name: z.string().nullish(), namespace: z.string().nullish() }).nullish();
+const removal = z.object({ name: z.string().nullish(), namespace: z.string().nullish() });
 
 /** Images: ours, OpenFaaS has none of this. Bodies come as streams, because archives do not fit into memory. */
 export function imageRoutes(add: AddResource, { images, defaultNamespace, namespaces }: ApiOptions): void {
@@ -30,10 +31,10 @@ export function imageRoutes(add: AddResource, { images, defaultNamespace, namesp
     },
 
     DELETE: async (request, reply) => {
-      const body = parseBody(removal, await readJson(request));
-      const name = body?.name || queryOf(request, "name");
+      const body = parseBody(removal, (await readJson(request)) ?? {});
+      const name = body.name || queryOf(request, "name");
       if (!name) throw new AppError("BAD_JSON", ["name: say which image, here or in the query"]);
-      await images.remove(checked(request, body?.namespace), name);
+      await images.remove(checked(request, body.namespace), name);
       return reply.code(202).send();
     },
   });
@@ -94,7 +95,7 @@ async function readJson(request: FastifyRequest): Promise<unknown> {
   }
   if (size === 0) return undefined;
   try {
-    return JSON.parse(Buffer.concat(pieces).toString());
+    return parseJson(Buffer.concat(pieces));
   } catch (e) {
     throw new AppError("BAD_JSON", [messageOf(e)]);
   }

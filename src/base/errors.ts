@@ -26,6 +26,10 @@ const catalogue = {
   },
   SUPERSEDED: { status: 409, say: (name: string) => `this deployment of ${name} was overtaken by a newer one` },
   BAD_FUNCTION: { status: 400, say: (field: string, why: string) => `${field}: ${why}` },
+  BAD_LOG_QUERY: {
+    status: 422,
+    say: (parameter: string, value: string, rule: string) => `query parameter ${parameter}=${value} must be ${rule}`,
+  },
   NAMESPACE_NOT_FOUND: { status: 400, say: (name: string) => `namespace ${name} is not valid: no such namespace` },
   NAMESPACE_UNKNOWN: {
     status: 404,
@@ -162,10 +166,21 @@ const catalogue = {
       `replica ${id} did not get ready within ${ms / 1000} s (${what}); the program must listen on port 8080, and setting functions.ready_timeout gives it longer`,
   },
   FUNCTION_UNAVAILABLE: { status: 503, say: (name: string, why: string) => `function ${name} cannot answer: ${why}` },
+  CALL_TOO_LARGE: {
+    status: 413,
+    say: (name: string, limit: number) =>
+      `the request body is larger than the ${limit} bytes that function ${name} takes; annotation napd.max-body or setting gateway.max_body raises the limit`,
+  },
+  CALLS_LIMITED: {
+    status: 429,
+    say: (name: string, running: number, waiting: number) =>
+      `function ${name} has ${running} calls under way and ${waiting} waiting, and takes no more; try again later, or raise annotation napd.max-inflight or napd.queue`,
+  },
   UPSTREAM_FAILED: { status: 502, say: (name: string, why: string) => `function ${name} did not answer: ${why}` },
   UPSTREAM_TIMEOUT: {
     status: 504,
-    say: (name: string, s: number, setting: string) => `function ${name} did not answer within ${s} s (${setting})`,
+    say: (name: string, s: number, setting: string, when: string) =>
+      `function ${name} did not answer within ${s} s (${setting})${when && `: ${when}`}`,
   },
 
   // --- this machine --------------------------------------------------------------------------------------------
@@ -187,6 +202,8 @@ const catalogue = {
       `containerd does not answer on ${socket}; start it, or name its socket with setting containerd.socket`,
   },
   STORE: { status: 500, say: (file: string, why: string) => `the state database ${file} cannot be used: ${why}` },
+  BACKUP: { status: 500, say: (file: string, why: string) => `the backup ${file} could not be written: ${why}` },
+  RESTORE: { status: 500, say: (file: string, why: string) => `${file} was not restored, nothing has changed: ${why}` },
   LISTEN: {
     status: 500,
     say: (address: string, why: string, setting: string) =>

@@ -54,6 +54,28 @@ export interface ReplicaExit extends ReplicaIdentity {
   readonly outOfMemory: boolean;
 }
 
+/** What of a function's output is asked for. */
+export interface LogQuery extends FunctionId {
+  /** Of this replica only, by its `replicaId`. */
+  readonly instance: string | undefined;
+  /** No lines of before, ms since the epoch. */
+  readonly since: number;
+  /** At most so many of the lines that are there, the latest. */
+  readonly tail: number | undefined;
+  /** Goes on with what comes, of whichever replica, until it is aborted. */
+  readonly follow: boolean;
+}
+
+/** One line of output: standard output and standard error alike. */
+export interface LogLine extends FunctionId {
+  /** `replicaId` of who said it. */
+  readonly instance: string;
+  /** Ms since the epoch, with fractions. */
+  readonly time: number;
+  /** Without line end; bytes that are no UTF-8 are U+FFFD. */
+  readonly text: string;
+}
+
 /** What a replica has used, asleep or awake. */
 export interface ReplicaStats extends ReplicaIdentity {
   /** CPU time since the replica was started. */
@@ -128,6 +150,13 @@ export interface Backend {
   stats(): Promise<ReplicaStats[]>;
   /** The last `bytes` bytes of a replica's output, as text. */
   tail(replica: ReplicaIdentity, bytes: number): Promise<string>;
+  /**
+   * What the replicas of a function have said, those that are gone included, in the order of time. Lines that are
+   * longer than 64 KiB come in pieces. Ends quietly when `signal` aborts; read no faster than it is asked for.
+   */
+  logs(query: LogQuery, signal: AbortSignal): AsyncIterable<LogLine>;
+  /** Whether the function has run here, be it that it is deleted. Need not be known for ever. */
+  remembers(fn: FunctionId): Promise<boolean>;
   /** Frees whatever belongs to none of these replicas and functions: what a crash of napd left. */
   sweep(keep: {
     replicas: readonly ReplicaIdentity[];

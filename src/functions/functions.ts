@@ -4,7 +4,7 @@ import { failpoint } from "../base/failpoints.ts";
 import { KeyedQueue } from "../base/keyed-queue.ts";
 import { type FunctionId, keyOf } from "../base/names.ts";
 import type { FunctionStore } from "../store/functions.ts";
-import type { Backend } from "./backend.ts";
+import type { Backend, LogLine, LogQuery } from "./backend.ts";
 import type { ImagesInUse } from "./images-in-use.ts";
 import type { Row, Version } from "./managed.ts";
 import { type Policy, type PolicyDefaults, policyOf } from "./policy.ts";
@@ -156,6 +156,13 @@ export class Functions {
     return this.#o.rollout.observeAll().map(sampleOf);
   }
 
+  /** Output of a function that exists or has existed. Fails with FUNCTION_NOT_FOUND. */
+  async logs(query: LogQuery, signal: AbortSignal): Promise<AsyncIterable<LogLine>> {
+    if (!this.#o.store.get(query) && !(await this.#o.backend.remembers(query)))
+      throw new AppError("FUNCTION_NOT_FOUND", [keyOf(query)]);
+    return this.#o.backend.logs(query, signal);
+  }
+
   #checkNamespace(namespace: string): void {
     if (!this.#o.namespaces().includes(namespace)) throw new AppError("NAMESPACE_NOT_FOUND", [namespace]);
   }
@@ -165,7 +172,7 @@ export class Functions {
     const exists = this.#o.store.get(spec) !== undefined;
     if (kind === "create" && exists) throw new AppError("FUNCTION_EXISTS", [keyOf(spec)]);
     if (kind === "update" && !exists) throw new AppError("FUNCTION_NOT_FOUND", [keyOf(spec)]);
-    for (const secret of spec.secrets ?? []) {
+    for (const secret of new Set(spec.secrets)) {
       if (!(await this.#o.hasSecret(spec.namespace, secret)))
         throw new AppError("SECRET_MISSING", [secret, spec.namespace]);
     }

@@ -53,10 +53,20 @@ export class Managed {
   /** Deletes: wait until nothing is left. */
   #deletes: (() => void)[] = [];
 
-  /** `wake` is asked when a call finds nobody who serves. */
-  constructor(row: Row, policy: Policy, wake: (m: Managed) => Promise<void>) {
+  /** `wake` is asked when a call finds nobody who serves, `doubt` when a replica has refused one. */
+  constructor(
+    row: Row,
+    policy: Policy,
+    wake: (m: Managed) => Promise<void>,
+    doubt: (m: Managed, replica: Replica) => void,
+  ) {
     this.row = row;
-    this.entry = new Entry({ name: row.name, namespace: row.namespace }, policy, () => wake(this));
+    this.entry = new Entry(
+      { name: row.name, namespace: row.namespace },
+      policy,
+      () => wake(this),
+      (r) => doubt(this, r),
+    );
   }
 
   get key(): string {

@@ -2,6 +2,7 @@ import { parseDuration } from "../base/durations.ts";
 import { AppError } from "../base/errors.ts";
 import { parseCpu, parseMemory } from "../base/quantities.ts";
 import type { PullPolicy, ReplicaSpec, WatchdogChoice } from "./backend.ts";
+import { type CallLimits, callLimits, noLimits } from "./call-limits.ts";
 import { type Probes, probesOf } from "./probes.ts";
 import { type ScaleDefaults, type ScalePolicy, scalePolicyOf } from "./scale-policy.ts";
 import type { FunctionSpec } from "./spec.ts";
@@ -18,12 +19,15 @@ export interface Policy {
   readonly pullPolicy: PullPolicy;
   readonly watchdog: WatchdogChoice;
   readonly scale: ScalePolicy;
+  readonly limits: CallLimits;
 }
 
 export interface PolicyDefaults {
   readonly scale: ScaleDefaults;
   readonly timeoutMs: number;
   readonly pullPolicy: PullPolicy;
+  /** None if left out. */
+  readonly limits?: CallLimits;
 }
 
 /** Fails with BAD_FUNCTION, naming the label or annotation. */
@@ -53,6 +57,7 @@ export function policyOf(spec: FunctionSpec, defaults: PolicyDefaults): Policy {
     pullPolicy: pullPolicy(annotations["napd.pull-policy"]) ?? defaults.pullPolicy,
     watchdog: watchdog(annotations["napd.watchdog"]),
     scale: scalePolicyOf(labels, annotations, { minReplicas, maxReplicas }, defaults.scale),
+    limits: callLimits(annotations, defaults.limits ?? noLimits),
   };
 }
 

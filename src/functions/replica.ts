@@ -1,4 +1,4 @@
-import { Pool } from "undici";
+import { Pool } from "../upstream/pool.ts";
 import type { Address, Backend, ReplicaIdentity } from "./backend.ts";
 import { replicaId } from "./backend.ts";
 
@@ -35,8 +35,14 @@ export class Replica {
   inFlight = 0;
   /** Aborts the start that is under way. */
   readonly abort = new AbortController();
-  /** Connections to it, from the moment that its address is known. */
+  /** Where it answers, once that is known. */
+  address: Address | null = null;
+  /** Connections of calls, from the moment that its address is known. */
   pool: Pool | null = null;
+  /** It refused a call and nobody has looked at it since: it is sent nothing. */
+  isDoubted = false;
+  /** Why it is gone, in a sentence; null while it is not. */
+  lostBecause: string | null = null;
   /** Its process ran before napd did. */
   readonly adopted: boolean;
   /** What its readiness probe says against sending it requests; null while nothing does. */
@@ -49,7 +55,6 @@ export class Replica {
   moves = 0;
   /** When it got ready, on the monotonic clock, ms; null before. */
   readySince: number | null = null;
-  #address: Address | null = null;
   #state: ReplicaState = "starting";
   /** The freeze or thaw under way: there is never more than one. */
   #moving: Promise<void> | null = null;
@@ -83,22 +88,15 @@ export class Replica {
     if (!moves[this.#state].includes(to))
       throw new Error(`replica ${this.id}: ${this.#state} -> ${to} is not a legal move`);
     this.#state = to;
+    if (to === "frozen") this.pool?.closeIdle();
     this.moves++;
     if (!this.serves) this.down.abort();
     return true;
   }
 
   connect(address: Address): void {
-    this.#address = address;
-    // No pipelining; connections unlimited, because the number of requests is limited elsewhere. Timeouts are the
-    // caller's: one deadline over the whole call.
-    this.pool = new Pool(`http://${address.host}:${address.port}`, {
-      headersTimeout: 0,
-      bodyTimeout: 0,
-      keepAliveTimeout: 30_000,
-      pipelining: 1,
-      maxHeaderSize: 1024 * 1024, // what we take from callers, functions may answer with: contracts/api.md §1.1
-    });
+    this.address = address;
+    this.pool = new Pool(address.host, address.port);
   }
 
   /** Wakes one that sleeps, or is about to; all callers share one thaw, and none can cancel it. */
@@ -121,10 +119,7 @@ export class Replica {
   async fallAsleep(backend: Pick<Backend, "freeze" | "thaw">): Promise<boolean> {
     if (this.inFlight > 0 || this.#moving || !this.move(["ready"], "freezing")) return false;
     const freezing = backend.freeze(this.identity).then(
-      () => {
-        // what it holds of our connections may be too old for it when it wakes: it would close them under the first call
-        if (this.move(["freezing"], "frozen")) void this.#reconnect();
-      },
+      () => void this.move(["freezing"], "frozen"),
       async (e) => {
         const undone = backend.thaw(this.identity).then(
           () => "ready" as const,
@@ -141,12 +136,6 @@ export class Replica {
       });
     await freezing;
     return true;
-  }
-
-  async #reconnect(): Promise<void> {
-    const old = this.pool;
-    if (this.#address) this.connect(this.#address);
-    await old?.destroy();
   }
 
   /** Resolves when no freeze or thaw is under way. */
@@ -168,9 +157,25 @@ export class Replica {
     });
   }
 
+  /** Why it is gone, if that is known within `ms`; else null. */
+  async lost(ms: number): Promise<string | null> {
+    const { signal } = this.down;
+    if (!signal.aborted)
+      await new Promise<void>((resolve) => {
+        const end = () => {
+          clearTimeout(timer);
+          signal.removeEventListener("abort", end);
+          resolve();
+        };
+        const timer = setTimeout(end, ms);
+        signal.addEventListener("abort", end);
+      });
+    return this.lostBecause;
+  }
+
   /** Closes the connections; requests that still run are cut. */
   async disconnect(): Promise<void> {
     this.down.abort();
-    await this.pool?.destroy();
+    this.pool?.destroy(new Error(this.lostBecause ?? "its replica was stopped"));
   }
 }

@@ -12,7 +12,7 @@ import { Lifecycle } from "./lifecycle.ts";
 import { Managed, type Observed, type Row, type Version } from "./managed.ts";
 import { plan } from "./plan.ts";
 import { type Policy, type PolicyDefaults, policyOf, replicaSpec } from "./policy.ts";
-import { exitReason } from "./readiness.ts";
+import { exitReason, waitReady } from "./readiness.ts";
 import { Reconciler } from "./reconcile.ts";
 import { type Replica, servingStates } from "./replica.ts";
 import type { Table } from "./table.ts";
@@ -210,7 +210,12 @@ export class Rollout implements AsyncDisposable {
   }
 
   #manage(row: Row): Managed {
-    const m = new Managed(row, this.#policy(row), (managed) => this.#wake(managed));
+    const m = new Managed(
+      row,
+      this.#policy(row),
+      (managed) => this.#wake(managed),
+      (managed, replica) => this.#work.add(this.#look(managed, replica)),
+    );
     this.#functions.set(m.key, m);
     this.#o.table.set(m.key, m.entry);
     return m;
@@ -235,7 +240,8 @@ export class Rollout implements AsyncDisposable {
     const { start, route, retire } = plan(m.deleted ? -1 : m.row.generation, count, replicas);
     // who was sent to sleep is not on the route, so that a call comes to `#wake`; and what one said before it fell
     // asleep says nothing about how it wakes up
-    m.entry.routable = m.isAway ? [] : route.map((r) => r.replica).filter((r) => r.refusal === null || r.isAsleep);
+    const mayServe = (r: Replica) => !r.isDoubted && (r.refusal === null || r.isAsleep);
+    m.entry.routable = m.isAway ? [] : route.map((r) => r.replica).filter(mayServe);
     const complete = route.filter((r) => r.generation === m.row.generation).length >= count;
     if (complete) failpoint("rollout.switched");
     for (const { replica } of retire) this.#lifecycle.retire(m, replica);
@@ -295,8 +301,24 @@ export class Rollout implements AsyncDisposable {
     );
   }
 
+  /** A replica has refused a call: is its process gone, and we have not heard of it, or only its port closed? */
+  async #look(m: Managed, replica: Replica): Promise<void> {
+    await this.reconcile();
+    const { readyTimeoutMs, clock } = this.#o;
+    const { probes } = m.entry.policy;
+    const soon = { ...probes, ready: { ...probes.ready, initialDelayMs: 0 } };
+    const wrong =
+      replica.state === "ready"
+        ? await waitReady(replica.address!, soon, readyTimeoutMs, clock, replica.down.signal).catch(() => null)
+        : null;
+    replica.isDoubted = false;
+    if (wrong === null) this.#step(m);
+    else this.#lost(m, replica, new AppError("REPLICA_NOT_READY", [replica.id, readyTimeoutMs, wrong]));
+  }
+
   /** A replica that served is of no use any more: it is replaced, ever more slowly if that happens often. */
   #lost(m: Managed, replica: Replica, error: AppError): void {
+    replica.lostBecause = error.message;
     if (!replica.move(servingStates, "failed")) return;
     this.#o.log.warn({ fn: m.key, replica: replica.id, err: error.message }, "replica lost");
     m.retries.served(replica.readySince, this.#o.clock.monotonic());

@@ -1,5 +1,6 @@
 import type { FunctionId } from "../base/names.ts";
 import { keyOf } from "../base/names.ts";
+import { Admission } from "./admission.ts";
 import { CallStats } from "./call-stats.ts";
 import type { Policy } from "./policy.ts";
 import type { Replica } from "./replica.ts";
@@ -13,15 +14,22 @@ export class Entry {
   routable: readonly Replica[] = [];
   /** Of every call that found this function, whatever came of it. */
   readonly calls = new CallStats();
+  /** Who may run now, when their number is limited, and who waits. */
+  readonly admission = new Admission();
   readonly #wake: () => Promise<void>;
+  readonly #doubt: (replica: Replica) => void;
   #turn = 0;
 
-  /** `wake` resolves when `routable` has somebody, and rejects with the reason why nobody will come. */
-  constructor(id: FunctionId, policy: Policy, wake: () => Promise<void>) {
+  /**
+   * `wake` resolves when `routable` has somebody, and rejects with the reason why nobody will come. `doubt` has a
+   * replica looked at that refused a call.
+   */
+  constructor(id: FunctionId, policy: Policy, wake: () => Promise<void>, doubt: (replica: Replica) => void = () => {}) {
     this.id = id;
     this.key = keyOf(id);
     this.policy = policy;
     this.#wake = wake;
+    this.#doubt = doubt;
   }
 
   /**
@@ -32,7 +40,7 @@ export class Entry {
     const { routable } = this;
     const count = routable.length;
     if (count <= 1) return routable[0];
-    const first = ++this.#turn % count;
+    const first = this.#turn++ % count;
     let best: Replica | undefined;
     let bestLoad = Number.POSITIVE_INFINITY;
     for (let i = 0; i < count; i++) {
@@ -49,6 +57,14 @@ export class Entry {
   /** Makes the function answer again; many callers share one wake-up. */
   wake(): Promise<void> {
     return this.#wake();
+  }
+
+  /** Takes a replica that refused a call off the route at once, until somebody has looked at it. */
+  doubt(replica: Replica): void {
+    if (replica.isDoubted || !this.routable.includes(replica)) return;
+    replica.isDoubted = true;
+    this.routable = this.routable.filter((r) => r !== replica);
+    this.#doubt(replica);
   }
 }
 

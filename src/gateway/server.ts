@@ -1,8 +1,9 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import type { Socket } from "node:net";
 import { AppError, messageOf, systemCode } from "../base/errors.ts";
 import type { Table } from "../functions/table.ts";
-import type { Invoke } from "../invoke/invoke.ts";
-import { functionRoute, hostRoute } from "./route.ts";
+import { type Invoke, type InvokeUpgrade, mayUpgrade } from "../invoke/invoke.ts";
+import { type FunctionRoute, functionRoute, hostRoute } from "./route.ts";
 
 export interface GatewayOptions {
   host: string;
@@ -16,6 +17,7 @@ export interface GatewayOptions {
 /** What answers, once there is somebody: calls of functions, and everything else. */
 export interface Handlers {
   invoke: Invoke;
+  upgrade: InvokeUpgrade;
   admin: (req: IncomingMessage, res: ServerResponse) => void;
 }
 
@@ -38,12 +40,29 @@ export async function openGateway(options: GatewayOptions): Promise<Gateway> {
   let handlers: Handlers | null = null;
   const waiting: [IncomingMessage, ServerResponse][] = [];
   const server = createServer(
-    { maxHeaderSize: maxHeaderBytes, requestTimeout: 0, headersTimeout: 30_000, keepAliveTimeout: 65_000 },
-    (req, res) => {
-      if (handlers) route(req, res, handlers, options);
-      else waiting.push([req, res]);
+    {
+      maxHeaderSize: maxHeaderBytes,
+      requestTimeout: 0,
+      headersTimeout: 30_000,
+      keepAliveTimeout: 65_000,
+      // only calls can change the protocol; until it is known who answers, nobody is kept waiting for that
+      shouldUpgradeCallback: (req) => handlers !== null && mayUpgrade(req) && toFunction(req, options) !== null,
     },
+    onRequest,
   );
+  function onRequest(req: IncomingMessage, res: ServerResponse): void {
+    if (handlers) route(req, res, handlers, options);
+    else waiting.push([req, res]);
+  }
+  // whoever reads the body says so: a call that is refused before is not asked for it
+  server.on("checkContinue", onRequest);
+  const upgraded = new Set<Socket>();
+  server.on("upgrade", (req: IncomingMessage, socket: Socket, early: Buffer) => {
+    const call = toFunction(req, options)!;
+    upgraded.add(socket);
+    socket.once("close", () => upgraded.delete(socket));
+    handlers!.upgrade(req, socket, early, call.address, call.target);
+  });
   await listen(server, options);
   const { port } = server.address() as { port: number };
   return {
@@ -52,21 +71,30 @@ export async function openGateway(options: GatewayOptions): Promise<Gateway> {
       handlers = given;
       for (const [req, res] of waiting.splice(0)) if (!res.destroyed) route(req, res, given, options);
     },
-    drain: (ms) => drain(server, ms),
-    [Symbol.asyncDispose]: () => drain(server, 0),
+    drain: (ms) => drain(server, upgraded, ms),
+    [Symbol.asyncDispose]: () => drain(server, upgraded, 0),
   };
 }
 
 /** The only place that looks at a path to tell calls from the API. */
-function route(req: IncomingMessage, res: ServerResponse, handlers: Handlers, options: GatewayOptions): void {
+function toFunction(req: IncomingMessage, options: GatewayOptions): FunctionRoute | null {
   const url = req.url ?? "/";
-  const toFunction =
+  return (
     functionRoute(url) ??
     (req.socket.localAddress === options.bridgeAddress
       ? hostRoute(req.headers.host ?? "", url, options.table, options.defaultNamespace)
-      : null);
-  if (toFunction) handlers.invoke(req, res, toFunction.address, toFunction.target);
-  else handlers.admin(req, res);
+      : null)
+  );
+}
+
+function route(req: IncomingMessage, res: ServerResponse, handlers: Handlers, options: GatewayOptions): void {
+  const call = toFunction(req, options);
+  if (call) {
+    handlers.invoke(req, res, call.address, call.target);
+    return;
+  }
+  if (req.headers.expect !== undefined) res.writeContinue();
+  handlers.admin(req, res);
 }
 
 function listen(server: Server, { host, port }: GatewayOptions): Promise<void> {
@@ -79,7 +107,9 @@ function listen(server: Server, { host, port }: GatewayOptions): Promise<void> {
   });
 }
 
-async function drain(server: Server, ms: number): Promise<void> {
+async function drain(server: Server, upgraded: ReadonlySet<Socket>, ms: number): Promise<void> {
+  // these have no end of their own to wait for, and the sooner their callers know, the sooner they come back
+  for (const socket of upgraded) socket.destroy();
   if (!server.listening) return;
   const closed = new Promise<void>((resolve) => server.close(() => resolve()));
   server.closeIdleConnections();

@@ -1,6 +1,5 @@
-import { rm } from "node:fs/promises";
 import type { Backend } from "../functions/backend.ts";
-import { type Host, logDir, namesOf } from "./context.ts";
+import { type Host, namesOf } from "./context.ts";
 import { hostImages } from "./images.ts";
 import { addNamespace, removeNamespace, sweepNamespaces } from "./namespaces.ts";
 import { listReplicas, tailOf, watchReplicas } from "./observe.ts";
@@ -29,7 +28,9 @@ export function hostBackend(host: Host): Backend {
       await sweepHost(host, keep);
       await sweepNamespaces(host);
     },
-    forget: (fn) => rm(logDir(host.settings, fn), { recursive: true, force: true }),
+    logs: (query, signal) => host.logs.lines(query, signal),
+    remembers: async (fn) => host.logs.remembers(fn),
+    forget: (fn) => host.logs.forget(fn),
     addNamespace: (namespace) => addNamespace(host, namespace),
     removeNamespace: (namespace) => removeNamespace(host, namespace),
     refreshSecret: (namespace, name) => host.secrets.refresh(namespace, name),

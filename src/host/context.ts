@@ -3,6 +3,7 @@ import { join } from "node:path";
 import type { Clock } from "../base/clock.ts";
 import type { Logger } from "../base/log.ts";
 import type { ReplicaIdentity } from "../functions/backend.ts";
+import type { Logs } from "../logs/logs.ts";
 import type { Containerd } from "./containerd/client.ts";
 import type { Freezer } from "./freezer.ts";
 import type { Images } from "./image/images.ts";
@@ -12,7 +13,6 @@ import { type SecretCopies, secretsRoot } from "./secrets.ts";
 export interface HostSettings {
   /** Gone after a reboot, as the networks that it describes are. */
   readonly runDir: string;
-  readonly logsDir: string;
   /** Prefix of the names of network namespaces, so that several napd can share a machine. */
   readonly bridge: string;
   readonly cgroupParent: string;
@@ -33,6 +33,7 @@ export interface Host {
   readonly containerd: Containerd;
   readonly images: Images;
   readonly cni: Cni;
+  readonly logs: Logs;
   readonly freezer: Freezer;
   readonly clock: Clock;
   readonly log: Logger;
@@ -60,7 +61,6 @@ export interface Names {
   readonly host: string;
   readonly netns: string;
   readonly secretsDir: string;
-  readonly logFile: string;
 }
 
 export function namesOf(settings: HostSettings, r: ReplicaIdentity): Names {
@@ -73,7 +73,6 @@ export function namesOf(settings: HostSettings, r: ReplicaIdentity): Names {
     host,
     netns: `${netnsPrefix(settings)}${host}`,
     secretsDir: join(secretsRoot(settings.runDir), host),
-    logFile: join(logDir(settings, r), `${r.generation}.${r.number}.log`),
   };
 }
 
@@ -81,11 +80,6 @@ export const snapshotPrefix = "napd/";
 
 export function netnsPrefix(settings: HostSettings): string {
   return `${settings.bridge}.`;
-}
-
-/** Logs of all replicas of a function. */
-export function logDir(settings: HostSettings, fn: { namespace: string; name: string }): string {
-  return join(settings.logsDir, fn.namespace, fn.name);
 }
 
 /**

@@ -25,7 +25,7 @@ export interface Outcome {
  * A fixed environment: the daemon's own may hold credentials, a service manager's PATH often lacks sbin, and the
  * messages of the programs shall not depend on the locale.
  */
-const environment = { PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", LC_ALL: "C" };
+export const hostEnvironment = { PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", LC_ALL: "C" };
 
 /** Bytes kept of each stream; `iptables-save` of a busy host is a few MiB, anything above is a mistake. */
 const maxOutputBytes = 32 * 2 ** 20;
@@ -49,7 +49,7 @@ export async function execute(command: string, args: readonly string[], options:
 
   // A process group of its own, so that one kill also reaches grandchildren, such as the IPAM plugin behind a CNI
   // plugin: they hold our pipes, and "close" would wait for them.
-  const child = spawn(command, args, { env: { ...environment, ...env }, stdio: "pipe", detached: true });
+  const child = spawn(command, args, { env: { ...hostEnvironment, ...env }, stdio: "pipe", detached: true });
   let killed: AppError | undefined;
   const kill = (why?: AppError) => {
     killed ??= why;

@@ -1,7 +1,7 @@
-import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { AppError, messageOf } from "../base/errors.ts";
 import { removeParentGroups } from "./cgroup.ts";
+import type { Containerd } from "./containerd/client.ts";
 import { type Host, labels } from "./context.ts";
 import { identityOf } from "./observe.ts";
 import { removeReplica } from "./remove.ts";
@@ -11,8 +11,19 @@ import { endGhosts, removeSnapshots } from "./sweep.ts";
  * Labels of containerd's namespaces for functions: faasd's, which other tools look for, and ours, which says by the
  * bridge's name which napd may take it away again.
  */
-export function namespaceLabels(bridge: string): Record<string, string> {
+function namespaceLabels(bridge: string): Record<string, string> {
   return { openfaas: "true", [labels.owner]: bridge };
+}
+
+/** Makes those that are not there, and marks all as ours: they are the namespaces of our state. */
+export async function ensureNamespaces(
+  containerd: Containerd,
+  bridge: string,
+  names: readonly string[],
+): Promise<void> {
+  const marked = (await containerd.namespaces.list()).filter((n) => n.labels[labels.owner] === bridge);
+  const known = new Set(marked.map((n) => n.name));
+  for (const name of names) if (!known.has(name)) await containerd.namespaces.ensure(name, namespaceLabels(bridge));
 }
 
 /** Idempotent. Fails with NAMESPACE_TAKEN when somebody else made it: deleting it later would delete what is theirs. */
@@ -34,7 +45,7 @@ export async function removeNamespace(host: Host, name: string): Promise<void> {
       throw new AppError("NAMESPACE_IN_USE", [name, "things in containerd that napd has not put there"]);
   }
   await removeParentGroups(join(host.settings.cgroupParent, name));
-  await rm(join(host.settings.logsDir, name), { recursive: true, force: true });
+  await host.logs.forgetNamespace(name);
 }
 
 /** containerd deletes only namespaces without containers, images, content and snapshots. */

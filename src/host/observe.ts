@@ -110,7 +110,7 @@ export async function tailOf(host: Host, replica: ReplicaIdentity, bytes: number
   const { namespace, container } = namesOf(host.settings, replica);
   const task = await host.containerd.tasks.get(container, { namespace });
   if (task?.status === "STOPPED") await host.containerd.tasks.delete(container, { namespace });
-  const file = await open(namesOf(host.settings, replica).logFile).catch((e) => {
+  const file = await open(host.logs.fileOf(replica)).catch((e) => {
     if (systemCode(e) === "ENOENT") return undefined;
     throw e;
   });

@@ -20,6 +20,7 @@ export async function removeReplica(host: Host, replica: ReplicaIdentity, graceM
   host.freezer.forget(names);
   failpoint("remove.task");
   const ends = await Promise.allSettled([
+    host.logs.end(replica),
     removeNetwork(host, names),
     removeContainer(host, names),
     rm(names.secretsDir, { recursive: true, force: true }),

@@ -34,7 +34,7 @@ export class SecretCopies {
       await mkdir(dirname(secretsDir), { recursive: true, mode: 0o700 });
       await mkdir(secretsDir, { recursive: true, mode: 0o500 });
       await chown(secretsDir, owner.uid, owner.gid);
-      for (const name of secrets) {
+      for (const name of new Set(secrets)) {
         const value = await this.#read(namespace, name);
         if (!value) throw new AppError("SECRET_MISSING", [name, namespace]);
         await this.#write(secretsDir, name, value);

@@ -1,4 +1,4 @@
-import { access, mkdir, open } from "node:fs/promises";
+import { access } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { AppError, messageOf, systemCode } from "../base/errors.ts";
 import { failpoint } from "../base/failpoints.ts";
@@ -80,7 +80,7 @@ async function makeTask(
   if (!image) throw new AppError("IMAGE_MISSING", [spec.image]);
   const injected = injectedEnvironment({ choice: spec.watchdog, env: spec.env, image: image.config });
   if (injected) await needWatchdog(host.settings.watchdogDir);
-  const filesMade = Promise.all([openLogFile(names), host.secrets.make(names, spec.secrets, image.identity)]);
+  const filesMade = Promise.all([host.logs.begin(spec), host.secrets.make(names, spec.secrets, image.identity)]);
   filesMade.catch(() => {}); // awaited below, unless the container fails first
   const options = { namespace, lease: lease.id, signal };
   const rootfs = await containerd.snapshots.prepare(names.snapshot, image.chainId, {}, options);
@@ -107,9 +107,9 @@ async function makeTask(
   failpoint("start.container");
   await Promise.all([filesMade, namespaceMade]);
   failpoint("start.files");
-  const { logFile, container } = names;
+  const logFile = host.logs.fileOf(spec);
   const request = {
-    container_id: container,
+    container_id: names.container,
     rootfs,
     stdout: logFile,
     stderr: otherNameOf(logFile),
@@ -170,16 +170,10 @@ async function needWatchdog(dir: string): Promise<void> {
 }
 
 /**
- * Both streams go to one file, so that their order is kept. Under one name (or as `file://`, which means one name) the
+ * Both streams go to one file, which must exist beforehand (contracts/containerd.md §9), so that their order is kept. Under one name (or as `file://`, which means one name) the
  * shim writes both through one descriptor and closes it when the first stream ends: the last words of a program that
  * crashes are lost, more often than not those on standard error. Under two names it opens the file twice.
  */
 function otherNameOf(file: string): string {
   return `${dirname(file)}/./${basename(file)}`;
-}
-
-/** A plain path must exist beforehand (contracts/containerd.md §9). Only root may read what functions say. */
-async function openLogFile(names: Names): Promise<void> {
-  await mkdir(dirname(names.logFile), { recursive: true, mode: 0o700 });
-  await (await open(names.logFile, "a", 0o600)).close();
 }

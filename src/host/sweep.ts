@@ -1,10 +1,11 @@
 import { readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
+import { mapBounded } from "../base/bounded.ts";
 import { messageOf, systemCode } from "../base/errors.ts";
 import type { FunctionId } from "../base/names.ts";
 import type { ReplicaIdentity } from "../functions/backend.ts";
 import { jsonAny } from "./containerd/channel.ts";
-import { type Host, logDir, namesOf, netnsPrefix, snapshotPrefix } from "./context.ts";
+import { type Host, namesOf, netnsPrefix, snapshotPrefix } from "./context.ts";
 import * as netns from "./net/netns.ts";
 import { endTask } from "./remove.ts";
 import { secretsRoot } from "./secrets.ts";
@@ -17,12 +18,13 @@ export interface Keep {
 
 /**
  * Frees what belongs to nobody: processes without a container record, snapshots, leases, half-written content, pinned
- * images, network namespaces, addresses, copies of secrets (those that are kept are brought up to date), logs. What a crash can leave, by the steps of
- * contracts/containerd.md §5. Only while nothing is being started or pulled.
+ * images, network namespaces, addresses, copies of secrets, logs; and brings copies of secrets that are kept up to
+ * date. What a crash can leave, by the steps of contracts/containerd.md §5. Only while nothing is being started or
+ * pulled.
  */
 export async function sweepHost(host: Host, keep: Keep): Promise<void> {
   const kept = keep.replicas.map((r) => namesOf(host.settings, r));
-  for (const namespace of host.namespaces()) {
+  await mapBounded(host.namespaces(), 4, async (namespace) => {
     await endGhosts(host, namespace);
     await removeSnapshots(
       host,
@@ -37,21 +39,23 @@ export async function sweepHost(host: Host, keep: Keep): Promise<void> {
     await host.images.sweep(namespace);
     for (const lease of await host.containerd.leases.listOurs(namespace))
       await host.containerd.leases.delete(namespace, lease);
-  }
+  });
   await host.cni.sweep(new Set(kept.map((n) => n.host)));
   const netnsKept = new Set(kept.map((n) => n.netns));
   for (const name of await netns.list(netnsPrefix(host.settings))) if (!netnsKept.has(name)) await netns.remove(name);
   const secretsKept = new Set(kept.map((n) => n.host));
   await removeOthers(secretsRoot(host.settings.runDir), (name) => secretsKept.has(name));
   for (const names of kept) await host.secrets.refreshReplica(names);
-  await removeLogs(host, keep.functions);
+  await host.logs.sweep(keep.replicas, keep.functions);
 }
 
 /** A task whose container record went first answers to nothing until it has a record again (§2.1). */
 export async function endGhosts(host: Host, namespace: string): Promise<void> {
   const { tasks, containers, snapshots } = host.containerd;
-  for (const { id } of await tasks.list({ namespace })) {
-    if (await containers.get(id, { namespace })) continue;
+  const running = await tasks.list({ namespace }); // before the records: what is made between has a record
+  const recorded = await containers.ids({ namespace });
+  for (const { id } of running) {
+    if (recorded.has(id)) continue;
     const spec = jsonAny("types.containerd.io/opencontainers/runtime-spec/1/Spec", {});
     const runtime = { name: "io.containerd.runc.v2" };
     await containers.create(
@@ -74,15 +78,6 @@ export async function removeSnapshots(host: Host, namespace: string, kept: Reado
 
 async function releaseImages(host: Host, namespace: string, kept: ReadonlySet<string>): Promise<void> {
   for (const pin of await host.images.pins(namespace)) if (!kept.has(pin)) await host.images.unpin(namespace, pin);
-}
-
-async function removeLogs(host: Host, functions: readonly FunctionId[]): Promise<void> {
-  const kept = new Set(functions.map((f) => logDir(host.settings, f)));
-  for (const namespace of await entries(host.settings.logsDir)) {
-    await removeOthers(join(host.settings.logsDir, namespace), (name) =>
-      kept.has(join(host.settings.logsDir, namespace, name)),
-    );
-  }
 }
 
 async function removeOthers(dir: string, isKept: (name: string) => boolean): Promise<void> {

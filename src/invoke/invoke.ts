@@ -1,96 +1,105 @@
 import { randomUUID } from "node:crypto";
-import type { IncomingMessage, ServerResponse } from "node:http";
-import { AppError, messageOf } from "../base/errors.ts";
+import { type IncomingMessage, ServerResponse } from "node:http";
+import type { Socket } from "node:net";
+import { AppError } from "../base/errors.ts";
 import type { ReplicaIdentity } from "../functions/backend.ts";
 import type { Entry, Table } from "../functions/table.ts";
-import { Exchange } from "./exchange.ts";
+import { Call } from "./call.ts";
+import { Deadlines } from "./deadlines.ts";
 import type { CallHeaders } from "./headers.ts";
+import { linger } from "./linger.ts";
 import { refuse } from "./refuse.ts";
+import { Upgrading } from "./upgrading.ts";
 
 /** Sends a request to a function. `address` is NAME or NAME.NAMESPACE, `target` the path and query that it sees. */
 export type Invoke = (req: IncomingMessage, res: ServerResponse, address: string, target: string) => void;
+
+/** The same for a request that asks for another protocol; `early` is what came behind its head. */
+export type InvokeUpgrade = (
+  req: IncomingMessage,
+  socket: Socket,
+  early: Buffer,
+  address: string,
+  target: string,
+) => void;
 
 export interface InvokeOptions {
   table: Table;
   defaultNamespace: string;
   thaw: (replica: ReplicaIdentity) => Promise<void>;
+  /** Ms that an upgraded connection may be silent. */
+  tunnelIdleMs: number;
+}
+
+/** Methods that are for the gateway itself, not for what is behind it: RFC 9110 §9.3.6, §9.3.8. */
+const refusedMethods = new Set(["CONNECT", "TRACE"]);
+
+/**
+ * Whether a request asks for a protocol that may be changed to: any but HTTP itself, which would be a way past what is
+ * checked here. Who asks for that is answered as if nothing had been asked, which RFC 9110 §7.8 allows.
+ */
+export function mayUpgrade(req: Pick<IncomingMessage, "headers">): boolean {
+  const { upgrade, "content-length": length, "transfer-encoding": encoding } = req.headers;
+  if (upgrade === undefined || (length !== undefined && length !== "0") || encoding !== undefined) return false;
+  return !upgrade.split(",").some((protocol) => /^\s*(h2c?|http(\/.*)?)\s*$/i.test(protocol));
 }
 
 /**
  * The hot loop. With an awake replica a call is dispatched in the same turn of the event loop that it came in: a look
- * into the table, the count, the dispatch; no promise, no disk, no gRPC, no log line.
+ * into the table, the counts, the dispatch; no promise, no disk, no gRPC, no log line.
  */
-export function openInvoke({ table, defaultNamespace, thaw }: InvokeOptions): Invoke {
-  return (req, res, address, target) => {
-    const call: CallHeaders = {
-      callId: (req.headers["x-call-id"] as string | undefined) ?? randomUUID(),
-      startTime: `${Date.now()}000000`,
-    };
+export function openInvoke(options: InvokeOptions): { invoke: Invoke; upgrade: InvokeUpgrade } {
+  const { table, defaultNamespace, thaw, tunnelIdleMs } = options;
+  const services = { deadlines: new Deadlines(), thaw, tunnelIdleMs };
+
+  /** The function that a call is for; undefined when it has been refused. */
+  function find(req: IncomingMessage, res: ServerResponse, address: string, ids: CallHeaders): Entry | undefined {
     const key = address.includes(".") ? address : `${address}.${defaultNamespace}`;
     const entry = table.get(key);
-    if (!entry) {
-      refuse(res, new AppError("FUNCTION_NOT_FOUND", [key]), call);
-      return;
+    if (!entry) refuse(res, new AppError("FUNCTION_NOT_FOUND", [key]), ids);
+    else if (refusedMethods.has(req.method!)) {
+      refuse(res, new AppError("METHOD_NOT_ALLOWED", []), ids);
+      return undefined;
     }
-    const begin = performance.now();
-    entry.calls.begin();
-    res.once("close", () => entry.calls.end(res.statusCode, (performance.now() - begin) / 1000));
-    const deadline = begin + entry.policy.timeoutMs;
-    const replica = entry.pick();
-    if (replica?.state === "ready") new Exchange(req, res, entry, replica, call, deadline).dispatch(target);
-    else void wakeAndDispatch(req, res, entry, call, deadline, target);
-  };
-
-  /** The slow way: nobody is awake. The caller waits, bounded by the function's timeout. */
-  async function wakeAndDispatch(
-    req: IncomingMessage,
-    res: ServerResponse,
-    entry: Entry,
-    call: CallHeaders,
-    deadline: number,
-    target: string,
-  ): Promise<void> {
-    try {
-      if (!entry.pick()) await within(entry.wake(), deadline, entry, res);
-      const replica = entry.pick();
-      if (!replica) throw new AppError("FUNCTION_UNAVAILABLE", [entry.key, "its replica was lost while it woke up"]);
-      if (res.destroyed) return; // the caller left
-      // counted in before it is woken, so that nobody freezes it between wake-up and dispatch
-      const exchange = new Exchange(req, res, entry, replica, call, deadline);
-      try {
-        await replica.ensureAwake(thaw);
-        exchange.dispatch(target);
-      } catch (e) {
-        exchange.fail(unavailable(e, entry));
-      }
-    } catch (e) {
-      refuse(res, unavailable(e, entry), call);
-    }
+    return entry;
   }
+
+  return {
+    invoke(req, res, address, target) {
+      if (req.socket.writableEnded) return; // it came behind an answer that has ended its connection
+      const ids = callHeaders(req);
+      const entry = find(req, res, address, ids);
+      if (entry) new Call(services, req, res, entry, target, ids, null).start();
+    },
+    upgrade(req, socket, early, address, target) {
+      const ids = callHeaders(req);
+      const res = responseOn(socket, req);
+      const entry = find(req, res, address, ids);
+      if (!entry) return;
+      const upgrading = new Upgrading(req.headers.upgrade!, socket, res, early);
+      new Call(services, req, res, entry, target, ids, upgrading).start();
+    },
+  };
 }
 
-function unavailable(e: unknown, entry: Entry): AppError {
-  return e instanceof AppError ? e : new AppError("FUNCTION_UNAVAILABLE", [entry.key, messageOf(e)], { cause: e });
+function callHeaders(req: IncomingMessage): CallHeaders {
+  return {
+    callId: (req.headers["x-call-id"] as string | undefined) ?? randomUUID(),
+    startTime: `${Date.now()}000000`,
+  };
 }
 
-/** Waits for the wake-up until the deadline; who leaves earlier stops waiting. */
-function within(wake: Promise<void>, deadline: number, entry: Entry, res: ServerResponse): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const { timeoutMs, timeoutSource } = entry.policy;
-    const end = () => {
-      clearTimeout(timer);
-      res.off("close", end);
-      resolve();
-    };
-    const timer = setTimeout(() => {
-      res.off("close", end);
-      reject(new AppError("UPSTREAM_TIMEOUT", [entry.key, timeoutMs / 1000, timeoutSource]));
-    }, deadline - performance.now());
-    res.once("close", end);
-    wake.then(end, (e) => {
-      clearTimeout(timer);
-      res.off("close", end);
-      reject(e);
-    });
+/** An answer on a connection that node:http has given away; the connection ends with it. */
+function responseOn(socket: Socket, req: IncomingMessage): ServerResponse {
+  const res = new ServerResponse(req);
+  res.shouldKeepAlive = false;
+  res.assignSocket(socket);
+  socket.on("error", () => {}); // "close" follows
+  socket.on("drain", () => res.emit("drain"));
+  res.once("finish", () => {
+    res.detachSocket(socket);
+    linger(socket);
+    res.emit("close");
   });
+  return res;
 }

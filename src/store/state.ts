@@ -31,6 +31,9 @@ const migrations = [
   "ALTER TABLE functions ADD COLUMN stopped INTEGER NOT NULL DEFAULT 0",
 ];
 
+/** The version of the schema that this napd writes. */
+export const schemaVersion = migrations.length;
+
 /**
  * Opens `state.db` in the data directory, making it when it is not there. Commits are on disk when a statement
  * returns (WAL, synchronous=FULL). Fails with STORE.

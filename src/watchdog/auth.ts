@@ -1,9 +1,9 @@
 import { createPublicKey, type KeyObject, verify } from "node:crypto";
 import { request as httpRequest } from "node:http";
 import { messageOf } from "../base/errors.ts";
+import { fieldValue } from "../http1/head.ts";
 import type { AuthConfig } from "./config.ts";
-import { fieldValue } from "./http1/head.ts";
-import type { Exchange } from "./http1/server-connection.ts";
+import type { Exchange } from "./http1/exchange.ts";
 import { log } from "./log.ts";
 
 /** Milliseconds that the issuer gets for an answer. */

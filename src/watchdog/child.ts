@@ -36,8 +36,10 @@ export interface Child {
   stdin: Input | null;
   /** Resolves when the process has ended; its outputs may still be held open by processes it left behind. */
   exited: Promise<Exit>;
-  /** Resolves when it has ended and every output has been read to its end. */
+  /** Resolves when it has ended and every output has been read to its end, or given up. */
   closed: Promise<Exit>;
+  /** Reads no more of its outputs: a process that left the group before a kill may keep them open for ever. */
+  giveUpOutput(): void;
 }
 
 /** The command could not be started; the message is in the words of Go's os/exec (contracts/watchdog.md §3.1). */
@@ -159,12 +161,13 @@ function startOnPipes(file: string, { command, env, stdin, stdout, stderr }: Chi
     });
     ownChildren.add(process.pid);
     started = true;
-    const reads = [readPipe(out.read, stdout)];
-    if (err) reads.push(readPipe(err.read, stderr as Sink));
+    const readers = [new PipeReader(out.read, stdout)];
+    if (err) readers.push(new PipeReader(err.read, stderr as Sink));
     // The writing end of "open" stays open as long as this process lives.
     const toChild = feed && stdin === "stream" ? new PipeInput(feed.write) : null;
-    const closed = Promise.all(reads).then(() => exit.promise);
-    return { pid: process.pid, stdin: toChild, exited: exit.promise, closed };
+    const closed = Promise.all(readers.map((reader) => reader.done)).then(() => exit.promise);
+    const giveUpOutput = (): void => readers.forEach((reader) => void reader.stop());
+    return { pid: process.pid, stdin: toChild, exited: exit.promise, closed, giveUpOutput };
   } finally {
     for (const fd of theirs) closeSync(fd);
     if (!started) for (const fd of ours) closeSync(fd);
@@ -221,11 +224,31 @@ class PipeInput implements Input {
   }
 }
 
-async function readPipe(fd: number, sink: Sink): Promise<void> {
-  try {
-    for await (const chunk of bun!.file(fd).stream()) await sink(chunk);
-  } finally {
-    closeSync(fd);
+/** Brings what comes out of a pipe to a sink, and closes it. */
+class PipeReader {
+  readonly #reader: ReadableStreamDefaultReader<Uint8Array>;
+  /** Settles at the end of the output, or when `sink` has failed. */
+  readonly done: Promise<void>;
+
+  constructor(fd: number, sink: Sink) {
+    this.#reader = bun!.file(fd).stream().getReader();
+    this.done = this.#pump(sink).finally(() => closeSync(fd));
+  }
+
+  async #pump(sink: Sink): Promise<void> {
+    try {
+      for (;;) {
+        const { done, value } = await this.#reader.read();
+        if (done) return;
+        await sink(value);
+      }
+    } finally {
+      await this.stop(); // Bun reads from a descriptor of its own
+    }
+  }
+
+  stop(): Promise<void> {
+    return this.#reader.cancel();
   }
 }
 
@@ -239,7 +262,7 @@ function startOnSockets(file: string, { command, env, stdin, stdout, stderr }: C
     const failed = Promise.withResolvers<Exit>();
     child.on("error", failed.reject);
     const failure = asStartError(file, failed.promise);
-    return { pid: 0, stdin: null, exited: failure, closed: failure };
+    return { pid: 0, stdin: null, exited: failure, closed: failure, giveUpOutput() {} };
   }
   child.on("error", () => {});
   child.stdin.on("error", () => {}); // EPIPE: the child does not want its input
@@ -250,7 +273,9 @@ function startOnSockets(file: string, { command, env, stdin, stdout, stderr }: C
   const exited = new Promise<Exit>((resolve) => child.on("exit", (code, signal) => resolve({ code, signal })));
   const reads = [readSocket(child.stdout, stdout), readSocket(child.stderr, stderr === "stdout" ? stdout : stderr)];
   const input = stdin === "stream" ? streamInput(child.stdin) : null;
-  return { pid: child.pid, stdin: input, exited, closed: Promise.all(reads).then(() => exited) };
+  const closed = Promise.all(reads).then(() => exited);
+  const giveUpOutput = (): void => [child.stdout, child.stderr].forEach((stream) => void stream.destroy());
+  return { pid: child.pid, stdin: input, exited, closed, giveUpOutput };
 }
 
 function streamInput(stream: Writable): Input {
@@ -277,6 +302,6 @@ async function readSocket(stream: AsyncIterable<Uint8Array>, sink: Sink): Promis
   try {
     for await (const chunk of stream) await sink(chunk);
   } catch {
-    // ECONNRESET of a killed child: its output has ended
+    // ECONNRESET of a killed child, or given up: its output has ended
   }
 }

@@ -1,5 +1,4 @@
 import { readFileSync } from "node:fs";
-import { basename } from "node:path";
 import { parseDuration } from "../base/durations.ts";
 import { AppError } from "../base/errors.ts";
 
@@ -102,7 +101,7 @@ const ofModes: readonly string[] = ["http", "serializing", "streaming", "static"
  * else = classic). Throws ConfigError for a mode that is unknown.
  */
 export function modeOf(env: Environment, calledAs: string): Mode {
-  const asked = env.mode || (basename(calledAs) === "of-watchdog" ? "streaming" : "classic");
+  const asked = env.mode || (/(^|\/)of-watchdog$/.test(calledAs) ? "streaming" : "classic");
   if (ofModes.includes(asked) || (asked === "classic" && !env.mode)) return asked as Mode;
   const why =
     asked === "inproc"

@@ -1,5 +1,5 @@
-import type { RequestHead } from "./http1/head.ts";
-import { CHUNKED } from "./http1/head.ts";
+import type { RequestHead } from "../http1/head.ts";
+import { CHUNKED } from "../http1/head.ts";
 
 /**
  * The environment of a process that serves one request: the watchdog's own, then what the request says, later

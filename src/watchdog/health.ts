@@ -1,5 +1,4 @@
 import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
-import { dirname } from "node:path";
 import { AppError, messageOf } from "../base/errors.ts";
 import type { Config } from "./config.ts";
 import { log } from "./log.ts";
@@ -46,7 +45,7 @@ export class Health {
 
 function writeLock(file: string): void {
   try {
-    mkdirSync(dirname(file), { recursive: true });
+    mkdirSync(file.slice(0, file.lastIndexOf("/")) || "/", { recursive: true });
     writeFileSync(file, "", { mode: 0o660 });
   } catch (e) {
     throw new AppError("CONFIG", [

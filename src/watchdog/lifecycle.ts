@@ -4,14 +4,11 @@ import type { Config } from "./config.ts";
 import { Health } from "./health.ts";
 import { log, setLogFormat, stderr, stdout } from "./log.ts";
 import type { Mode } from "./modes/mode.ts";
-import { bun, version } from "./runtime.ts";
+import { version } from "./runtime.ts";
 import { Server } from "./server.ts";
 
 /** Milliseconds that answers get to leave after the function has died, and log lines after everything. */
 const LAST_WORDS_MS = 250;
-
-/** Milliseconds after the start at which it is cleaned up after. */
-const SETTLE_MS = 1000;
 
 /** Signals that are the function's business, in the mode where it runs all the time. */
 const passedOn = ["SIGHUP", "SIGUSR1", "SIGUSR2", "SIGWINCH"] as const;
@@ -93,8 +90,6 @@ class Watchdog {
 
   /** What nobody waits for. A busy metrics port is no reason to refuse calls (contracts/watchdog.md §5, 17). */
   async #afterStart(): Promise<void> {
-    // What starting left behind: about half a megabyte that an idle function would otherwise keep.
-    if (bun) setTimeout(() => this.#server.inflight === 0 && bun?.gc(true), SETTLE_MS).unref();
     if (process.pid === 1) (await import("./reaper.ts")).reapOrphans();
     if (this.#config.metricsPort === 0) return;
     try {

@@ -1,4 +1,4 @@
-import { fieldValue, type RequestHead } from "./http1/head.ts";
+import { fieldValue, type RequestHead } from "../http1/head.ts";
 import { Output } from "./output.ts";
 import { isUtc } from "./zone.ts";
 
@@ -7,20 +7,20 @@ export const stdout = new Output(1);
 export const stderr = new Output(2);
 
 let second = -1;
-let text = "";
+let secondText = "";
 
 const utc = isUtc(process.env.TZ);
 
 /** `2026/11/21 00:10:10 `, local time, as Go's log package writes it (contracts/watchdog.md §1.4). */
 export function timestamp(nowMs: number): string {
   const current = Math.floor(nowMs / 1000);
-  if (current === second) return text;
+  if (current === second) return secondText;
   second = current;
   // Only the getters of local time need time zone data.
   const local = utc ? 0 : new Date(nowMs).getTimezoneOffset() * 60_000;
   const iso = new Date(nowMs - local).toISOString();
-  text = `${iso.slice(0, 10).replaceAll("-", "/")} ${iso.slice(11, 19)} `;
-  return text;
+  secondText = `${iso.slice(0, 10).replaceAll("-", "/")} ${iso.slice(11, 19)} `;
+  return secondText;
 }
 
 let json = false;
@@ -30,8 +30,12 @@ export function setLogFormat(format: "text" | "json"): void {
   json = format === "json";
 }
 
-/** One line of the watchdog on standard error. `fields` are for JSON only; `message` says it all. */
-export function log(message: string, fields?: Record<string, string | number>): void {
+/**
+ * One line of the watchdog on standard error. `fields` are for JSON only; `line` says it all, and may have its
+ * line end already.
+ */
+export function log(line: string, fields?: Record<string, string | number>): void {
+  const message = line.endsWith("\n") ? line.slice(0, -1) : line;
   if (json) stderr.writeLine(jsonLine({ source: "watchdog", msg: message, ...fields }));
   else stderr.writeLine(`${timestamp(Date.now())}${message}\n`);
 }

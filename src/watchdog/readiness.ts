@@ -1,8 +1,10 @@
-import { connect } from "node:net";
+import { connect } from "./wire/network.ts";
 
 /** Milliseconds between two tries to connect: the first, and the longest after doubling. */
 const FIRST_WAIT_MS = 2;
 const LONGEST_WAIT_MS = 100;
+/** Milliseconds that a connection may take. */
+const CONNECT_MS = 1000;
 
 /**
  * Waits until somebody accepts connections on `port` of one of `hosts`; resolves with that host, or with null when
@@ -27,13 +29,19 @@ export function addressesOf(host: string): readonly string[] {
 
 function accepts(host: string, port: number): Promise<boolean> {
   const { promise, resolve } = Promise.withResolvers<boolean>();
-  const socket = connect({ host, port });
-  socket.setTimeout(1000, () => socket.destroy());
-  socket.on("connect", () => {
-    resolve(true);
-    socket.destroy();
-  });
-  socket.on("error", () => {});
-  socket.on("close", () => resolve(false));
-  return promise;
+  const wire = connect(
+    { host, port },
+    {
+      wireData() {},
+      wireEnd() {},
+      wireDrain() {},
+      wireOpen() {
+        resolve(true);
+        wire.destroy();
+      },
+      wireClose: () => resolve(false),
+    },
+  );
+  const limit = setTimeout(() => wire.destroy(), CONNECT_MS);
+  return promise.finally(() => clearTimeout(limit));
 }

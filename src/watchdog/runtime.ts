@@ -7,7 +7,51 @@ interface Bun {
   /** Collects garbage and gives the pages back. */
   gc(synchronously: boolean): void;
   /** Reads a file descriptor without blocking a thread. It works on a duplicate: the caller still owns `fd`. */
-  file(fd: number): { stream(): AsyncIterable<Uint8Array>; writer(): BunSink };
+  file(fd: number): { stream(): ReadableStream<Uint8Array>; writer(): BunSink };
+  listen<T>(options: BunSocketOptions<T> & { exclusive: boolean }): BunListener;
+  connect<T>(options: BunSocketOptions<T> & { data: T }): Promise<unknown>;
+}
+
+interface BunSocketOptions<T> {
+  hostname: string;
+  port: number;
+  allowHalfOpen: boolean;
+  socket: BunSocketHandlers<T>;
+}
+
+/** What happens to a socket. Bun calls `drain` also when nothing was refused. */
+export interface BunSocketHandlers<T> {
+  open(socket: BunSocket<T>): void;
+  data(socket: BunSocket<T>, bytes: Buffer): void;
+  drain(socket: BunSocket<T>): void;
+  end(socket: BunSocket<T>): void;
+  close(socket: BunSocket<T>, error?: Error): void;
+  connectError(socket: BunSocket<T>, error: Error): void;
+  error(socket: BunSocket<T>, error: Error): void;
+}
+
+export interface BunSocket<T> {
+  data: T;
+  readonly localAddress?: string;
+  readonly localPort?: number;
+  readonly remoteAddress?: string;
+  readonly remotePort?: number;
+  /** The bytes that the kernel took; less than 0 when the socket is closed. */
+  write(bytes: Uint8Array, offset?: number, length?: number): number;
+  /** Sends FIN. */
+  shutdown(): void;
+  /** Closes at once. */
+  end(): void;
+  /** Closes at once, with RST. */
+  terminate(): void;
+  pause(): void;
+  resume(): void;
+}
+
+interface BunListener {
+  readonly port: number;
+  stop(closeConnections: boolean): void;
+  unref(): void;
 }
 
 /** Writes without blocking; a promise says that the other side takes no more for now. */

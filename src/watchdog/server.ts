@@ -1,23 +1,27 @@
-import type { Server as NetServer, Socket } from "node:net";
 import type { Authorizer } from "./auth.ts";
 import type { Config } from "./config.ts";
 import { splitTarget } from "./environment.ts";
 import type { Health } from "./health.ts";
-import { type Exchange, type Handler, ServerConnection } from "./http1/server-connection.ts";
-import { createListener, listenOnAll } from "./listen.ts";
+import type { Exchange, Handler } from "./http1/exchange.ts";
+import { type ConnectionOptions, ServerConnection } from "./http1/server-connection.ts";
 import { CallMetrics } from "./metrics.ts";
 import { BaseHandler, type Mode } from "./modes/mode.ts";
+import { Tidier } from "./tidy.ts";
+import { listen } from "./wire/network.ts";
+import type { Wire, WireServer } from "./wire/wire.ts";
 
 /** Accepts connections, answers the reserved routes itself, limits and counts what goes to the function. */
 export class Server {
   readonly #config: Config;
   readonly #mode: Mode;
   readonly #health: Health;
-  readonly #connections = new Map<Socket, ServerConnection>();
-  readonly #listener: NetServer;
+  readonly #connections = new Map<Wire, ServerConnection>();
+  readonly #options: ConnectionOptions;
+  #listener: WireServer | null = null;
   readonly metrics = new CallMetrics();
   /** Who may call the function; null: everybody. */
   authorizer: Authorizer | null = null;
+  readonly #tidier = new Tidier();
   #inflight = 0;
   #closing = false;
   #idle: PromiseWithResolvers<void> | null = null;
@@ -26,7 +30,11 @@ export class Server {
     this.#config = config;
     this.#mode = mode;
     this.#health = health;
-    this.#listener = createListener((socket) => this.#accept(socket));
+    this.#options = {
+      serve: (exchange) => this.#route(exchange),
+      limits: config,
+      closing: () => this.#closing,
+    };
   }
 
   /** Function calls under way. */
@@ -35,8 +43,9 @@ export class Server {
   }
 
   /** Listens on every interface; resolves with the port. Throws AppError LISTEN. */
-  listen(): Promise<number> {
-    return listenOnAll(this.#listener, this.#config.port, "port");
+  async listen(): Promise<number> {
+    this.#listener = await listen(this.#config.port, "port", (wire) => this.#accept(wire));
+    return this.#listener.port;
   }
 
   /** From now on every answer announces the end of its connection. */
@@ -47,7 +56,7 @@ export class Server {
   /** Stops listening, closes idle connections, and waits for the calls under way, at most `limitMs`. */
   async drain(limitMs: number): Promise<void> {
     this.#closing = true;
-    this.#listener.close();
+    this.#listener?.stop();
     for (const connection of this.#connections.values()) connection.closeIdle();
     if (this.#inflight === 0) return;
     this.#idle = Promise.withResolvers();
@@ -57,25 +66,18 @@ export class Server {
   /** Waits until what has been answered has left, at most `limitMs`, then closes what is still open. */
   async closeAll(limitMs: number): Promise<void> {
     const deadline = performance.now() + limitMs;
-    const unsent = (): boolean => [...this.#connections.keys()].some((socket) => socket.writableLength > 0);
+    const unsent = (): boolean => [...this.#connections.keys()].some((wire) => wire.unsent > 0);
     while (unsent() && performance.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 5));
-    for (const socket of this.#connections.keys()) socket.destroy();
+    for (const wire of this.#connections.keys()) wire.destroy();
   }
 
-  #accept(socket: Socket): void {
-    const connection = new ServerConnection(
-      socket,
-      (exchange) => this.#route(exchange),
-      this.#config,
-      () => this.#closing,
-    );
-    this.#connections.set(socket, connection);
-    socket.on("close", () => this.#connections.delete(socket));
+  #accept(wire: Wire): void {
+    this.#connections.set(wire, new ServerConnection(wire, this.#options, () => this.#connections.delete(wire)));
   }
 
   #route(exchange: Exchange): Handler {
     const { target } = exchange.request;
-    if (target.startsWith("/_/")) {
+    if (target.startsWith("/_/") || !target.startsWith("/")) {
       const { path } = splitTarget(target);
       if (path === "/_/health") return this.#answerHealth(exchange);
       // The classic watchdog has no such route: there it is the function's (contracts/watchdog.md §1.5).
@@ -114,6 +116,7 @@ export class Server {
   #over(): void {
     this.#inflight--;
     if (this.#inflight === 0) this.#idle?.resolve();
+    this.#tidier.over(this.#inflight === 0);
   }
 
   #answerHealth(exchange: Exchange): Handler {

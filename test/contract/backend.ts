@@ -7,13 +7,16 @@ import { Readable } from "node:stream";
 import { after, before, suite, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { isAppError } from "../../src/base/errors.ts";
-import type {
-  Address,
-  Backend,
-  ObservedReplica,
-  ReplicaExit,
-  ReplicaIdentity,
-  ReplicaSpec,
+import {
+  type Address,
+  type Backend,
+  type LogLine,
+  type LogQuery,
+  type ObservedReplica,
+  type ReplicaExit,
+  type ReplicaIdentity,
+  type ReplicaSpec,
+  replicaId,
 } from "../../src/functions/backend.ts";
 
 /** Who sits the exam, on a place of its own. */
@@ -358,6 +361,90 @@ export function backendContract(name: string, open: () => Promise<Candidate>): v
         await c.backend.forget(spec);
         await c.backend.forget(spec);
         assert.equal(await c.backend.tail(spec, 1000), "");
+      });
+    });
+
+    suite("logs", () => {
+      const all = { instance: undefined, since: 0, tail: undefined, follow: false };
+
+      async function read(query: Partial<LogQuery> & { name: string }): Promise<string[]> {
+        const lines: string[] = [];
+        const whole = { ...all, namespace: c.namespace, ...query };
+        for await (const line of c.backend.logs(whole, AbortSignal.timeout(patienceMs))) lines.push(line.text);
+        return lines;
+      }
+
+      /** Two replicas that have said their words and are gone. */
+      async function talkers(name: string): Promise<[ReplicaSpec, ReplicaSpec]> {
+        const one = fresh({ name, image: pins.exits });
+        const two = { ...fresh({ name, image: pins.exits }), number: 1 };
+        for (const spec of [one, two]) {
+          await c.backend.start(spec);
+          await until("it has ended", async () => (await find(spec))?.condition === "dead");
+          await c.backend.stop(spec, 0);
+        }
+        return [one, two];
+      }
+
+      test("of replicas that are gone are there, in the order of time, each line with what it is", async () => {
+        const before = Date.now() - 1000; // clocks of files are coarse
+        const [one, two] = await talkers("logs-order");
+        const lines: LogLine[] = [];
+        const query = { ...all, name: "logs-order", namespace: c.namespace };
+        for await (const line of c.backend.logs(query, AbortSignal.timeout(patienceMs))) lines.push(line);
+        assert.deepEqual(
+          lines.map(({ name, namespace, instance, text }) => ({ name, namespace, instance, text })),
+          [one, two].flatMap((spec) =>
+            ["first words", "last words"].map((text) => ({
+              ...{ name: "logs-order", namespace: c.namespace },
+              ...{ instance: replicaId(spec), text },
+            })),
+          ),
+        );
+        for (const [i, { time }] of lines.entries()) {
+          assert.ok(time >= (lines[i - 1]?.time ?? before), `line ${i} has time ${time}`);
+          assert.ok(time <= Date.now() + 1000, `line ${i} has time ${time}`);
+        }
+      });
+
+      test("can be asked for by replica, by number and by time", async () => {
+        const [one, two] = await talkers("logs-query");
+        const name = "logs-query";
+        const [first, last] = ["first words", "last words"];
+        assert.deepEqual(await read({ name, instance: replicaId(two) }), [first, last]);
+        assert.deepEqual(await read({ name, instance: "other.1.1" }), []);
+        assert.deepEqual(await read({ name, tail: 3 }), [last, first, last]);
+        assert.deepEqual(await read({ name, tail: 1, instance: replicaId(one) }), [last]);
+        assert.deepEqual(await read({ name, tail: 1000 }), [first, last, first, last]);
+        assert.deepEqual(await read({ name, since: Date.now() + 60_000 }), []);
+        assert.deepEqual(await read({ name: "never-was" }), []);
+      });
+
+      test("are followed over replicas and versions until nobody listens", async () => {
+        const name = "logs-follow";
+        const leave = new AbortController();
+        const lines: string[] = [];
+        const following = (async () => {
+          const query = { ...all, name, namespace: c.namespace, follow: true };
+          for await (const line of c.backend.logs(query, leave.signal)) lines.push(`${line.instance} ${line.text}`);
+        })();
+        const specs = await talkers(name);
+        const expected = specs.flatMap((s) => [`${replicaId(s)} first words`, `${replicaId(s)} last words`]);
+        await until("all has been told", () => lines.length >= expected.length);
+        assert.deepEqual(lines, expected);
+        leave.abort();
+        await following;
+      });
+
+      test("go when the function is forgotten, but not that it was", async () => {
+        await talkers("logs-forget");
+        const id = { name: "logs-forget", namespace: c.namespace };
+        assert.equal(await c.backend.remembers(id), true);
+        await c.backend.forget(id);
+        await c.backend.forget(id);
+        assert.deepEqual(await read({ name: id.name }), []);
+        assert.equal(await c.backend.remembers(id), true);
+        assert.equal(await c.backend.remembers({ ...id, name: "never-was" }), false);
       });
     });
 

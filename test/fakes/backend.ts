@@ -14,6 +14,8 @@ import {
   type Backend,
   type BackendImages,
   type ImageInfo,
+  type LogLine,
+  type LogQuery,
   type ObservedReplica,
   type PullPolicy,
   type ReplicaExit,
@@ -124,7 +126,9 @@ export class FakeBackend implements Backend, AsyncDisposable {
   readonly #replicas = new Map<string, FakeReplica>();
   readonly #stopping = new Map<string, Promise<void>>();
   /** Output of replicas, which outlives them, by function. */
-  readonly #logs = new Map<string, Map<string, string>>();
+  readonly #logs = new Map<string, LogLine[]>();
+  /** Who follows logs. */
+  readonly #readers = new Set<() => void>();
   readonly #watchers = new Set<{ onExit: (exit: ReplicaExit) => void; onGap: () => void }>();
   readonly #armed: { operation: Operation; error: Error }[] = [];
 
@@ -174,7 +178,7 @@ export class FakeBackend implements Backend, AsyncDisposable {
       ...[...this.#replicas.keys()].map((key) => `replica ${key}`),
       ...[...this.pins].map((pin) => `image ${pin}`),
     ]
-      .concat([...this.#logs.keys()].map((key) => `log ${key}`))
+      .concat([...this.#logs].filter(([, lines]) => lines.length > 0).map(([key]) => `log ${key}`))
       .sort();
   }
 
@@ -312,7 +316,8 @@ export class FakeBackend implements Backend, AsyncDisposable {
   }
 
   async tail(replica: ReplicaIdentity, bytes: number): Promise<string> {
-    const text = this.#logs.get(keyOf(replica))?.get(replicaId(replica)) ?? "";
+    const own = (this.#logs.get(keyOf(replica)) ?? []).filter((l) => l.instance === replicaId(replica));
+    const text = own.map((l) => `${l.text}\n`).join("");
     return (text.length <= bytes ? text : text.slice(text.indexOf("\n", text.length - bytes) + 1)).trim();
   }
 
@@ -323,12 +328,40 @@ export class FakeBackend implements Backend, AsyncDisposable {
     const pins = new Set(keep.images.map((i) => i.image));
     for (const pin of this.pins) if (!pins.has(pin)) this.pins.delete(pin);
     const functions = new Set(keep.functions.map(keyOf));
-    for (const key of this.#logs.keys()) if (!functions.has(key)) this.#logs.delete(key);
+    for (const key of this.#logs.keys()) if (!functions.has(key)) this.#logs.set(key, []);
   }
 
   async forget(fn: FunctionId): Promise<void> {
     this.journal.push(`forget ${keyOf(fn)}`);
-    this.#logs.delete(keyOf(fn));
+    if (this.#logs.has(keyOf(fn))) this.#logs.set(keyOf(fn), []);
+  }
+
+  async *logs(query: LogQuery, signal: AbortSignal): AsyncGenerator<LogLine, void> {
+    const lines = () =>
+      (this.#logs.get(keyOf(query)) ?? []).filter(
+        (l) => l.time >= query.since && (query.instance ?? l.instance) === l.instance,
+      );
+    const told = new Set<LogLine>();
+    for (const line of lines().slice(0, -(query.tail ?? Number.POSITIVE_INFINITY))) told.add(line);
+    do {
+      let changed = () => {};
+      const change = new Promise<void>((resolve) => {
+        changed = resolve;
+      });
+      this.#readers.add(changed);
+      signal.addEventListener("abort", changed);
+      for (const line of lines()) {
+        if (signal.aborted) return;
+        if (!told.has(line)) yield line;
+        told.add(line);
+      }
+      if (query.follow && !signal.aborted) await change;
+      this.#readers.delete(changed);
+    } while (query.follow && !signal.aborted);
+  }
+
+  async remembers(fn: FunctionId): Promise<boolean> {
+    return this.#logs.has(keyOf(fn));
   }
 
   async addNamespace(namespace: string): Promise<void> {
@@ -366,9 +399,16 @@ export class FakeBackend implements Backend, AsyncDisposable {
       watcher.onExit({ name, namespace, generation, number, exitCode, outOfMemory });
   }
 
-  #log(replica: ReplicaIdentity, text: string): void {
-    const logs = this.#logs.get(keyOf(replica)) ?? new Map<string, string>();
-    this.#logs.set(keyOf(replica), logs.set(replicaId(replica), text));
+  #log(replica: ReplicaIdentity, output: string): void {
+    const { name, namespace } = replica;
+    const instance = replicaId(replica);
+    const lines = output.split("\n").filter((text, i, all) => text !== "" || i < all.length - 1);
+    const logs = this.#logs.get(keyOf(replica)) ?? [];
+    this.#logs.set(keyOf(replica), [
+      ...logs,
+      ...lines.map((text) => ({ name, namespace, instance, time: Date.now(), text })),
+    ]);
+    for (const changed of this.#readers) changed();
   }
 }
 

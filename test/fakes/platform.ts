@@ -1,20 +1,22 @@
-import { createServer } from "node:http";
-import type { AddressInfo } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
 import { Agent, request } from "undici";
 import { type Clock, systemClock } from "../../src/base/clock.ts";
 import { openLog } from "../../src/base/log.ts";
+import type { ReplicaIdentity } from "../../src/functions/backend.ts";
 import { Functions } from "../../src/functions/functions.ts";
 import { ImagesInUse } from "../../src/functions/images-in-use.ts";
 import type { Version } from "../../src/functions/managed.ts";
+import { Namespaces } from "../../src/functions/namespaces.ts";
 import { Rollout } from "../../src/functions/rollout.ts";
 import type { ScaleDefaults } from "../../src/functions/scale-policy.ts";
 import { type FunctionSpec, parseDeployment } from "../../src/functions/spec.ts";
 import type { FunctionStatus } from "../../src/functions/status.ts";
 import type { Table } from "../../src/functions/table.ts";
-import { functionRoute } from "../../src/gateway/route.ts";
+import { openGateway } from "../../src/gateway/server.ts";
 import { openInvoke } from "../../src/invoke/invoke.ts";
 import { FunctionStore } from "../../src/store/functions.ts";
+import { NamespaceStore } from "../../src/store/namespaces.ts";
+import { SecretStore } from "../../src/store/secrets.ts";
 import { openState } from "../../src/store/state.ts";
 import { tmpDir } from "../support/tmp.ts";
 import { FakeBackend } from "./backend.ts";
@@ -26,6 +28,7 @@ export interface PlatformOptions {
   readyTimeoutMs?: number;
   graceMs?: number;
   timeoutMs?: number;
+  tunnelIdleMs?: number;
   startsAtOnce?: number;
   clock?: Clock;
   /** No scaler runs here, and what is scaled to 0 is stopped, unless `stopAfterMs` says otherwise. */
@@ -37,8 +40,8 @@ export interface Platform extends AsyncDisposable {
   readonly backend: FakeBackend;
   readonly store: FunctionStore<Version>;
   readonly table: Table;
-  /** Names of secrets that exist. */
-  readonly secrets: Set<string>;
+  readonly secrets: SecretStore;
+  readonly namespaces: NamespaceStore;
   readonly url: string;
   functions(): Functions;
   rollout(): Rollout;
@@ -59,11 +62,14 @@ export async function openPlatform(options: PlatformOptions = {}): Promise<Platf
   const { path } = up.use(await tmpDir());
   const db = openState(path);
   up.defer(() => db.close());
+  db.exec("PRAGMA synchronous = OFF"); // no test here cuts the power
   const store = new FunctionStore<Version>(db);
   const images = new ImagesInUse(() => store.list());
   const backend = up.use(new FakeBackend());
   const table: Table = new Map();
-  const secrets = new Set<string>();
+  const secrets = new SecretStore(`${path}/secrets`);
+  const namespaces = new NamespaceStore(db);
+  Namespaces.ensureDefault(namespaces, namespace);
   const clock = options.clock ?? systemClock;
   const defaults = {
     ...policyDefaults,
@@ -92,8 +98,8 @@ export async function openPlatform(options: PlatformOptions = {}): Promise<Platf
       rollout,
       defaults,
       deployWaitMs: 10_000,
-      namespaces: () => [namespace],
-      hasSecret: async (_, name) => secrets.has(name),
+      namespaces: () => namespaces.names(),
+      hasSecret: async (ns, name) => (await secrets.read(ns, name)) !== undefined,
       clock,
     });
   let rollout = makeRollout();
@@ -101,18 +107,26 @@ export async function openPlatform(options: PlatformOptions = {}): Promise<Platf
   await rollout.open();
   let functions = openFunctions();
 
-  const invoke = openInvoke({ table, defaultNamespace: namespace, thaw: (replica) => backend.thaw(replica) });
-  const server = createServer((req, res) => {
-    const route = functionRoute(req.url!)!;
-    invoke(req, res, route.address, route.target);
+  const thaw = (replica: ReplicaIdentity) => backend.thaw(replica);
+  const calls = openInvoke({
+    table,
+    defaultNamespace: namespace,
+    thaw,
+    tunnelIdleMs: options.tunnelIdleMs ?? 60_000,
   });
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  const gateway = await openGateway({
+    host: "127.0.0.1",
+    port: 0,
+    bridgeAddress: "10.0.0.1",
+    defaultNamespace: namespace,
+    table,
+  });
+  gateway.serve({ ...calls, admin: (_, res) => void res.writeHead(404).end() });
+  const url = `http://127.0.0.1:${gateway.port}`;
   const agent = new Agent({ headersTimeout: 30_000 });
   up.defer(async () => {
     await agent.destroy();
-    server.closeAllConnections();
-    await new Promise((resolve) => server.close(resolve));
+    await gateway[Symbol.asyncDispose]();
   });
 
   const specOf = (body: Partial<Record<string, unknown>>): FunctionSpec => parseDeployment(body, namespace);
@@ -122,6 +136,7 @@ export async function openPlatform(options: PlatformOptions = {}): Promise<Platf
     store,
     table,
     secrets,
+    namespaces,
     url,
     functions: () => functions,
     rollout: () => rollout,

@@ -4,6 +4,7 @@ import { type Policy, type PolicyDefaults, policyOf } from "../../src/functions/
 export const policyDefaults: PolicyDefaults = {
   timeoutMs: 60_000,
   pullPolicy: "Always",
+  limits: { maxInFlight: 0, queue: 100, maxBodyBytes: 0 },
   scale: { sleeps: true, idleMs: 60_000, stopAfterMs: 3_600_000, auto: true },
 };
 

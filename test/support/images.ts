@@ -14,7 +14,10 @@ export async function webImage(
     '#!/bin/sh\nprintf "Content-Type: text/plain\\r\\n\\r\\n"\nexec cat "/var/openfaas/secrets/$QUERY_STRING"\n';
   const slow = '#!/bin/sh\nsleep "$QUERY_STRING"\nprintf "Content-Type: text/plain\\r\\n\\r\\n"\necho slept\n';
   const die = "#!/bin/sh\nkill -9 1\n";
-  const cgi = Object.entries({ info, echo, say, slow, die }).map(([name, content]) => ({
+  const log = '#!/bin/sh\nhead -c "$CONTENT_LENGTH" >&2\nprintf "Content-Type: text/plain\\r\\n\\r\\n"\necho logged\n';
+  const flood =
+    '#!/bin/sh\ndd if=/dev/zero bs=1M count="$QUERY_STRING" 2>/dev/null | cat >&2\nprintf "Content-Type: text/plain\\r\\n\\r\\n"\necho flooded\n';
+  const cgi = Object.entries({ info, echo, say, slow, die, log, flood }).map(([name, content]) => ({
     path: `/www/cgi-bin/${name}`,
     content,
     mode: 0o755,

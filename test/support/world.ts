@@ -35,6 +35,8 @@ export interface World extends AsyncDisposable {
   napd(): Child;
   /** napd's log so far. */
   log(): Promise<string>;
+  /** Runs another command of napd, such as `backup FILE`, with this world's settings; rejects when it fails. */
+  command(args: string[], env?: NodeJS.ProcessEnv): Promise<{ stdout: string; stderr: string }>;
   /** Runs `napd import FILE`. */
   import(file: string): Promise<void>;
   /** A call of the API with the password, or with `authorization` instead; a body that is no string is sent as JSON. */
@@ -48,7 +50,12 @@ export interface World extends AsyncDisposable {
   reboot(): Promise<void>;
 }
 
-export async function openWorld(): Promise<World> {
+export interface WorldOptions {
+  /** Size of the file system that containerd keeps images on; without it that is the one of TMPDIR. */
+  diskMib?: number;
+}
+
+export async function openWorld({ diskMib }: WorldOptions = {}): Promise<World> {
   await using up = new AsyncDisposableStack();
   const { path: dir } = up.use(await tmpDir());
   const id = `nt${randomInt(0x10000, 0xfffff).toString(16)}`;
@@ -56,6 +63,10 @@ export async function openWorld(): Promise<World> {
   const port = await freePort();
   const metricsPort = await freePort();
   const paths = { data: `${dir}/data`, run: `${dir}/run`, logs: `${dir}/logs` };
+  if (diskMib !== undefined) {
+    await mkdir(`${dir}/c`);
+    await run("mount", ["-t", "tmpfs", "-o", `size=${diskMib}m`, "tmpfs", `${dir}/c`]);
+  }
   const containerd = up.use(await openContainerd({ dir: `${dir}/c`, runDir: `${dir}/r` }));
   const settings = {
     "gateway.listen": `0.0.0.0:${port}`,
@@ -158,6 +169,8 @@ export async function openWorld(): Promise<World> {
     },
     napd: () => napd!,
     log: () => readFile(logFile, "utf8"),
+    command: ([name, ...args], env = {}) =>
+      run(process.execPath, [entry, name!, ...flags(), ...args], { env: { ...process.env, ...env } }),
     async import(file) {
       await run(process.execPath, [entry, "import", ...flags(), file]);
     },

@@ -15,13 +15,15 @@ import { labels, namesOf } from "../../src/host/context.ts";
 import { run } from "../../src/host/exec.ts";
 import { openFreezer } from "../../src/host/freezer.ts";
 import { Disk } from "../../src/host/image/disk.ts";
-import { namespaceLabels } from "../../src/host/namespaces.ts";
+import { ensureNamespaces } from "../../src/host/namespaces.ts";
 import { ensureBridge, teardownBridge, uplinkMtu } from "../../src/host/net/bridge.ts";
 import { Cni } from "../../src/host/net/cni.ts";
 import { ensureFirewall, teardownFirewall } from "../../src/host/net/firewall.ts";
 import * as netns from "../../src/host/net/netns.ts";
 import { hostsText, resolvConfText } from "../../src/host/net/resolv.ts";
+import { HolePuncher } from "../../src/host/punch.ts";
 import { SecretCopies } from "../../src/host/secrets.ts";
+import { Logs } from "../../src/logs/logs.ts";
 import { backendContract, type Candidate } from "../contract/backend.ts";
 import { webImage } from "../support/images.ts";
 import { tmpDir } from "../support/tmp.ts";
@@ -59,7 +61,7 @@ async function openCandidate(): Promise<Candidate> {
   const log = openLog("silent");
 
   const containerd = up.use(await openContainerd({ socket: own.socket, snapshotter: config.containerd.snapshotter }));
-  await containerd.namespaces.ensure(namespace, namespaceLabels(id));
+  await ensureNamespaces(containerd, id, [namespace]);
   const mtu = await uplinkMtu();
   up.defer(() => teardownBridge(id));
   await ensureBridge({ name: id, subnet: cidr, mtu });
@@ -88,15 +90,21 @@ async function openCandidate(): Promise<Candidate> {
     uploadsDir: `${dir}/uploads`,
     maxUploadBytes: config.images.max_upload,
     watchdogDir: `${import.meta.dirname}/../../dist/watchdog-linux-${process.arch}`,
-    logsDir: paths.logs,
     bridge: id,
     cgroupParent: id,
     runcRoot: config.containerd.runc_root,
     pidsLimit: config.functions.pids_limit,
   };
+  const puncher = up.use(new HolePuncher());
+  const logs = up.use(
+    await Logs.open({
+      ...{ dir: paths.logs, maxFileBytes: 2 ** 20, maxTotalBytes: 2 ** 24, minFreeBytes: 2 ** 20 },
+      ...{ punch: (file, length) => puncher.punch(file, length), clock: systemClock, log },
+    }),
+  );
   const secrets = new Map<string, string>();
   const host = {
-    ...{ settings, containerd, images, cni, log },
+    ...{ settings, containerd, images, cni, logs, log },
     freezer: openFreezer({ tasks: containerd.tasks, by: "cgroup", pageOut: false, clock: systemClock, log }),
     clock: systemClock,
     secrets: new SecretCopies(paths.run, async (_, name) => {

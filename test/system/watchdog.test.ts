@@ -6,7 +6,7 @@ import assert from "node:assert/strict";
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import { once } from "node:events";
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { type IncomingMessage, type RequestOptions, request } from "node:http";
 import { connect, createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
@@ -281,6 +281,21 @@ for (const runtime of Object.keys(runtimes)) {
       await w.logged(/Killing process: /);
     });
 
+    test("a process that left the group and keeps the output open does not keep the call", async () => {
+      const env = { exec_timeout: "200ms", max_inflight: "1" };
+      await using w = await shell("setsid sleep 60 & echo $! >escaped; sleep 60", env);
+      assert.equal((await w.call("/")).status, 408);
+      const escaped = Number(readFileSync(join(w.folder, "escaped"), "utf8"));
+      try {
+        // setsid runs its program in a child where it must; whoever is left holds the output.
+        await until(async () => (await w.call("/")).status !== 429, "the end of the first call");
+        w.process.kill("SIGTERM");
+        assert.deepEqual(await w.exited, [0, null]);
+      } finally {
+        if (isRunning(escaped)) process.kill(escaped, "SIGKILL");
+      }
+    });
+
     test("other verbs are refused, and calls beyond max_inflight too", async () => {
       await using w = await shell("while [ ! -e go ]; do sleep 0.02; done", { max_inflight: "1" });
       for (const method of ["HEAD", "OPTIONS"]) assert.equal((await w.call("/", { method })).status, 405);
@@ -345,6 +360,8 @@ for (const runtime of Object.keys(runtimes)) {
       ["bad chunk", "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400],
       ["folded field", "GET / HTTP/1.1\r\nHost: h\r\n X: y\r\n\r\n", 400],
       ["HTTP/2 preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505],
+      ["lines without carriage returns", "GET / HTTP/1.1\nHost: h\n\n", 400],
+      ["an unknown expectation", "POST / HTTP/1.1\r\nHost: h\r\nExpect: a miracle\r\nContent-Length: 0\r\n\r\n", 417],
       ["huge head", `GET / HTTP/1.1\r\nHost: h\r\nX: ${"a".repeat(1056768)}\r\n\r\n`, 431],
     ] as const)
       test(`${status} for ${what}`, async () => {
@@ -358,6 +375,62 @@ for (const runtime of Object.keys(runtimes)) {
         `POST / HTTP/1.1\r\nHost: h\r\n${more}Content-Length: ${body.length}\r\n\r\n${body}`;
       const all = await w.raw(one("first") + one("second") + one("third", "Connection: close\r\n"));
       assert.deepEqual(all.match(/first|second|third/g), ["first", "second", "third"]);
+    });
+
+    test("pipelined requests are answered also when the client has closed its side", async () => {
+      await using w = await classic("cat");
+      const post = (body: string): string => `POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n${body}`;
+      const all = await w.raw(["one..", "two..", "three"].map(post).join(""), true);
+      assert.deepEqual(all.match(/one|two|three/g), ["one", "two", "three"]);
+      assert.match(await w.raw("GET / HTTP/1.1\r\nHost: h\r\nX-Cut", true), /^HTTP\/1\.1 400 /);
+    });
+
+    test("a client that does not read its answers is not served more of them", async () => {
+      await using w = await shell("echo >>served; head -c 20000000 /dev/zero");
+      const socket = connect(w.port, "127.0.0.1").pause();
+      socket.write("GET / HTTP/1.1\r\nHost: h\r\n\r\n".repeat(3));
+      await w.logged(/Wrote 20000000/);
+      await w.call("/_/health"); // the connection has had its turn
+      assert.equal(readFileSync(join(w.folder, "served"), "utf8").length, 1);
+      let read = 0;
+      socket.on("data", (d) => (read += d.length)).resume();
+      await until(() => read > 60_000_000, "all three answers");
+      socket.destroy();
+    });
+
+    test("an answer on a connection that ends with it arrives whole, however slowly it is read", async () => {
+      await using w = await shell("head -c 20000000 /dev/zero");
+      const socket = connect({ port: w.port, host: "127.0.0.1", allowHalfOpen: true }).pause();
+      socket.write("GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+      await w.logged(/Wrote 20000000/);
+      await sleep(800); // longer than a connection is kept half open for the client's sake
+      const answer = await buffer(socket);
+      assert.equal(answer.length - answer.indexOf("\r\n\r\n") - 4, 20_000_000);
+      socket.destroy();
+    });
+
+    test("a client that leaves is noticed although nobody reads its body", async () => {
+      const folder = newFolder();
+      writeFileSync(join(folder, "large"), "");
+      truncateSync(join(folder, "large"), 100_000_000);
+      await using w = await new Running(runtime, { mode: "static", static_path: folder }, [], folder).listening();
+      const descriptors = (): number => readdirSync(`/proc/${w.process.pid}/fd`).length;
+      const before = descriptors();
+      for (let i = 0; i < 20; i++) {
+        const socket = connect(w.port, "127.0.0.1").on("error", () => {});
+        socket.write(`POST /large HTTP/1.1\r\nHost: h\r\nContent-Length: 300000\r\n\r\n${"x".repeat(300_000)}`);
+        await once(socket, "data");
+        socket.destroy();
+      }
+      await until(() => descriptors() <= before, `${before} descriptors again`);
+    });
+
+    test("a request in absolute form finds the watchdog's own routes", async () => {
+      await using w = await classic("false");
+      assert.match(
+        await w.raw("GET http://h/_/health HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"),
+        /^HTTP\/1\.1 200 [\s\S]*OK$/,
+      );
     });
 
     test("a client may close its side and still read", async () => {
@@ -386,6 +459,9 @@ for (const runtime of Object.keys(runtimes)) {
       assert.equal(interim.toString(), "HTTP/1.1 100 Continue\r\n\r\n");
       socket.write("hi");
       assert.match(await text(socket), /^HTTP\/1\.1 200 [\s\S]*hi$/);
+      // Answered without the body: whatever comes next on this connection would be anybody's guess.
+      const refused = await w.raw("HEAD / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n");
+      assert.match(refused, /^HTTP\/1\.1 405 [\s\S]*\r\nConnection: close\r\n/);
     });
   });
 
@@ -616,6 +692,23 @@ for (const runtime of Object.keys(runtimes)) {
         socket.end();
         await once(socket, "close");
       }
+    });
+
+    test("a WebSocket is a call under way, and does not keep a stop waiting", async () => {
+      await using w = await http({ max_inflight: "1" });
+      const socket = connect(w.port, "127.0.0.1").on("error", () => {});
+      socket.write("GET /ws HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+      await once(socket, "data");
+      assert.equal((await w.call("/echo")).status, 429);
+      const closed = once(socket, "close");
+      w.process.kill("SIGTERM");
+      assert.deepEqual(await w.exited, [0, null]);
+      await closed;
+    });
+
+    test("HTTP/1.0 clients can tell a broken answer from a whole one", async () => {
+      await using w = await http({ exec_timeout: "300ms" });
+      await assert.rejects(w.raw("GET /steps HTTP/1.0\r\n\r\n"), { code: "ECONNRESET" });
     });
 
     test("log lines of any length arrive whole and prefixed", async () => {

@@ -37,14 +37,25 @@ export class Containers {
     }
   }
 
-  /** Records that carry label `label`. Streamed, because a list of some hundred passes 4 MiB. */
+  /** Records that carry label `label`. */
   async listLabelled(label: string, options: CallOptions): Promise<ContainerRecord[]> {
     const all: ContainerRecord[] = [];
-    type Message = { container: ContainerRecord };
-    const filters = [`labels."${label}"`];
-    for await (const { container } of this.#channel.stream<Message>(service, "ListStream", { filters }, options))
-      all.push(container);
+    for await (const container of this.#list([`labels."${label}"`], options)) all.push(container);
     return all;
+  }
+
+  /** Of every record there is. */
+  async ids(options: CallOptions): Promise<Set<string>> {
+    const all = new Set<string>();
+    for await (const { id } of this.#list([], options)) all.add(id);
+    return all;
+  }
+
+  /** Streamed, because a list of some hundred passes 4 MiB. */
+  async *#list(filters: string[], options: CallOptions): AsyncGenerator<ContainerRecord> {
+    type Message = { container: ContainerRecord };
+    for await (const { container } of this.#channel.stream<Message>(service, "ListStream", { filters }, options))
+      yield container;
   }
 
   /** Idempotent. Never while its task lives: that would leave a ghost (contracts/containerd.md §2.1). */

@@ -3,7 +3,7 @@ import { pipeline, type Readable } from "node:stream";
 import { createGunzip, createZstdDecompress } from "node:zlib";
 import { AppError, isAppError, messageOf, systemCode } from "../../base/errors.ts";
 import { formatBytes } from "../../base/quantities.ts";
-import { BadTar, type Cursor, readTar, type TarEntry } from "./tar.ts";
+import { BadTar, type Cursor, readTar, type TarEntry } from "../../base/tar.ts";
 
 /** Pieces that are read of a file at once. */
 const readBytes = 256 * 1024;

@@ -2,6 +2,7 @@ import { createHash } from "node:crypto";
 import { status } from "@grpc/grpc-js";
 import { z } from "zod";
 import { type AppError, isAppError, messageOf } from "../../base/errors.ts";
+import type { TarEntry } from "../../base/tar.ts";
 import { ContainerdError } from "../containerd/channel.ts";
 import { Archive, gzipMagic, zstdMagic } from "./archive.ts";
 import { type Assembly, assemble, blobsOf, followDocuments, type StoredImage } from "./assemble.ts";
@@ -17,7 +18,6 @@ import {
   parseManifest,
 } from "./manifest.ts";
 import { parseReference, type Reference } from "./reference.ts";
-import type { TarEntry } from "./tar.ts";
 import { isDiskFull, type Scope, type Tools } from "./tools.ts";
 
 export interface ArchiveFile {

@@ -46,13 +46,13 @@ export class Keeper {
     return { [Symbol.dispose]: () => void this.#held.delete(held) };
   }
 
-  /** Looks at the disk now and then until disposed; collects when it is fuller than the high mark. */
+  /** Looks at the disk, now and then again until disposed; collects when it is fuller than the high mark. */
   start(): AsyncDisposable {
     const stop = new AbortController();
     const run = async () => {
       while (!stop.signal.aborted) {
+        await this.#collectAboveMark().catch((e) => this.#warn(e));
         await this.#tools.clock.sleep(lookMs, stop.signal).catch(() => {});
-        if (!stop.signal.aborted) await this.#collectAboveMark().catch((e) => this.#warn(e));
       }
     };
     const running = run();

@@ -217,10 +217,19 @@ export class Cni {
     // "Plugins should generally complete a DEL action without error even if some resources are missing", and an
     // empty CNI_NETNS stands for a namespace that is gone.
     const sandbox = (await isLive(netnsPath(netns))) ? netnsPath(netns) : "";
+    // after a reboot nothing of any container is there: no need to run a program for each
+    if (!stored && sandbox === "" && !(await this.#hasAddress(id))) return;
     for (const plugin of conflist.plugins.toReversed())
       await this.#exec("DEL", id, sandbox, pluginConfig(conflist, plugin, result));
     await removeFile(this.#fileOf(id));
     this.#stored.delete(id);
+  }
+
+  /** Whether IPAM holds an address for it: an ADD that was killed leaves that and no result. */
+  async #hasAddress(id: string): Promise<boolean> {
+    const dir = join(this.#dir, "ipam", this.#conflist.name);
+    for (const file of await addressFiles(dir)) if (ownerOf(await readText(join(dir, file))) === id) return true;
+    return false;
   }
 
   async #exec(verb: "ADD" | "DEL", id: string, netns: string, config: Plugin, signal?: AbortSignal): Promise<string> {

@@ -1,9 +1,20 @@
-import type { Socket } from "node:net";
-import { type BodyDecoder, BodyError, decoderFor } from "./body.ts";
+import { type BodyDecoder, BodyError, decoderFor } from "../../http1/body.ts";
+import {
+  CHUNKED,
+  HeadError,
+  hasBareLineFeed,
+  MAX_HEAD,
+  parseRequest,
+  type RequestHead,
+  UNTIL_CLOSE,
+} from "../../http1/head.ts";
+import type { Wire, WireListener } from "../wire/wire.ts";
+import { dateLine } from "./date.ts";
 import { Deadline } from "./deadline.ts";
-import { CHUNKED, HeadError, MAX_HEAD, parseRequest, type RequestHead, UNTIL_CLOSE } from "./head.ts";
+import type { Exchange, Handler, Limits, Serve } from "./exchange.ts";
 import { reasonPhrase } from "./status.ts";
-import { SocketWriter } from "./writer.ts";
+import type { TunnelEnd } from "./tunnel.ts";
+import { Writer } from "./writer.ts";
 
 /** Pipelined bytes kept while an answer is under way; then the socket is not read until it is finished. */
 const MAX_AHEAD = 64 * 1024;
@@ -12,85 +23,12 @@ const MAX_DISCARD = 256 * 1024;
 /** Milliseconds that a connection is kept half open, so that the client can read the answer before a reset. */
 const LINGER_MS = 500;
 
-export interface Limits {
-  readTimeoutMs: number;
-  writeTimeoutMs: number;
-}
-
-/** What serves an exchange. Every method may be called at any time until `clientGone` or the end of the answer. */
-export interface Handler {
-  bodyData(piece: Buffer): void;
-  bodyEnd(): void;
-  /** The rest of the body will not come. `why` is fit for the client, which may still be there. */
-  bodyError(why: string): void;
-  /** Everything that arrived together has been delivered: time to flush what was made of it. */
-  batchEnd(): void;
-  /** The client takes bytes again after `write` returned false. */
-  drain(): void;
-  /** The client will send nothing more; it may or may not still read. */
-  inputEnded(): void;
-  /** The connection is gone. Nothing can be answered. */
-  clientGone(): void;
-  /** `execDeadline` has passed. */
-  execTimeout(): void;
-  /** Work that goes on although the exchange may be over; the call counts as in flight until it settles. */
-  readonly work: Promise<void> | null;
-}
-
-/** One request and its answer. */
-export interface Exchange {
-  /** What the handler is asked. Whoever routes may put another one in its place. */
-  request: RequestHead;
-  /** `performance.now()` when the head had been read. */
-  readonly startedAt: number;
-  /** When its time for execution is over; set by the handler, fires `execTimeout`. */
-  readonly execDeadline: Deadline;
-  /** Starts the delivery of the body to the handler. */
-  readBody(): void;
-  pauseBody(): void;
-  resumeBody(): void;
-  /** An interim answer (1xx) other than 101. */
-  interim(status: number, fields: string): void;
-  /**
-   * Starts the answer. `fields` are whole lines, each with its line end, without those that frame the message.
-   * `length`: bytes of the body, CHUNKED when unknown; null writes none of both (the answer has no body by nature,
-   * or `fields` has its length).
-   */
-  head(status: number, fields: string, length: number | null): void;
-  /** False when the client has enough for now: `drain` follows. */
-  write(piece: Buffer): boolean;
-  flush(): void;
-  end(): void;
-  /** A whole answer in one go. */
-  respond(status: number, fields: string, body: string | Buffer): void;
-  /** Drops the connection: the only way to say that an answer which has begun will not be completed. */
-  destroy(): void;
-  /** Gives the socket away (after a 101), with the bytes that came early. */
-  detach(): { socket: Socket; early: Buffer };
-  readonly headSent: boolean;
-  /** The status of the answer; 0 until it has begun. */
-  readonly status: number;
-  /** False while the client takes no more; `drain` follows. */
-  readonly writable: boolean;
-  /** Called once, when the exchange is over for whatever reason. */
-  onOver: (() => void) | null;
-  /** `127.0.0.1:8080->127.0.0.1:50000`: ours, theirs. */
-  readonly route: string;
-}
-
-/** Makes the handler of a request. Called once per request, when its head is complete. */
-export type Serve = (exchange: Exchange) => Handler;
-
-/** Date lines are the same for a second. */
-let dateSecond = 0;
-let dateText = "";
-function dateLine(): string {
-  const now = Math.floor(Date.now() / 1000);
-  if (now !== dateSecond) {
-    dateSecond = now;
-    dateText = `Date: ${new Date(now * 1000).toUTCString()}\r\n`;
-  }
-  return dateText;
+/** What the connections of one server have in common. */
+export interface ConnectionOptions {
+  serve: Serve;
+  limits: Limits;
+  /** Whether the server is going away, so that answers announce the end of their connection. */
+  closing(): boolean;
 }
 
 /**
@@ -98,12 +36,13 @@ function dateLine(): string {
  *
  *   idle ──head complete──► serving (body in, answer out) ──answer ended──► idle | discarding rest of body | closing
  */
-export class ServerConnection implements Exchange {
-  readonly #socket: Socket;
+export class ServerConnection implements Exchange, WireListener {
+  readonly #wire: Wire;
   readonly #serve: Serve;
   readonly #limits: Limits;
   readonly #closing: () => boolean;
-  readonly #writer: SocketWriter;
+  readonly #closed: () => void;
+  readonly #writer: Writer;
   readonly #deadline = new Deadline(() => this.#timeout());
   readonly execDeadline = new Deadline(() => this.#handler?.execTimeout());
   #pending: Buffer | null = null;
@@ -114,9 +53,11 @@ export class ServerConnection implements Exchange {
   #discarded = 0;
   #inputEnded = false;
   #lingering = false;
+  #detached = false;
   #advancing = false;
   #responding = false;
   #chunked = false;
+  #endsByClose = false;
   #closeAfter = false;
   request!: RequestHead;
   startedAt = 0;
@@ -124,19 +65,16 @@ export class ServerConnection implements Exchange {
   status = 0;
   onOver: (() => void) | null = null;
 
-  /** `closing` tells whether the server is going away, so that answers announce the end of their connection. */
-  constructor(socket: Socket, serve: Serve, limits: Limits, closing: () => boolean) {
-    this.#socket = socket;
-    this.#serve = serve;
-    this.#limits = limits;
-    this.#closing = closing;
-    this.#writer = new SocketWriter(socket);
-    this.#deadline.set(limits.readTimeoutMs);
-    socket.on("data", this.#onData);
-    socket.on("end", this.#onEnd);
-    socket.on("drain", this.#onDrain);
-    socket.on("error", ignore); // "close" follows
-    socket.on("close", this.#onClose);
+  /** `closed` is called when the connection is gone, also when it was given away before. */
+  constructor(wire: Wire, options: ConnectionOptions, closed: () => void) {
+    this.#wire = wire;
+    this.#serve = options.serve;
+    this.#limits = options.limits;
+    this.#closing = options.closing;
+    this.#closed = closed;
+    this.#writer = new Writer(wire);
+    this.#deadline.set(options.limits.readTimeoutMs);
+    wire.listener = this;
   }
 
   /** Whether it waits for a request, and so can be closed without harm. */
@@ -144,33 +82,32 @@ export class ServerConnection implements Exchange {
     return !this.#handler && !this.#responding;
   }
 
-  /** Closes it if it is idle; an answer under way announces the close itself. */
+  /** Closes it unless an answer is under way, which announces the close itself. */
   closeIdle(): void {
-    if (this.idle && !this.#lingering && !this.#decoder) this.#socket.destroy();
+    if (this.#detached || (this.idle && !this.#lingering && !this.#decoder)) this.#wire.close();
   }
 
   get route(): string {
-    const side = (address = "", port = 0): string => `${address.replace(/^::ffff:/, "")}:${port}`;
-    const s = this.#socket;
-    return `${side(s.localAddress, s.localPort)}->${side(s.remoteAddress, s.remotePort)}`;
+    return this.#wire.route;
   }
 
   // --- in ---------------------------------------------------------------------------------------------------------
 
-  readonly #onData = (chunk: Buffer): void => {
+  wireData(chunk: Buffer): void {
     if (this.#lingering) return;
-    if (this.idle && !this.#decoder && !this.#pending?.length) this.#deadline.set(this.#limits.readTimeoutMs);
+    if (this.idle && !this.#decoder && !this.#pending?.length && this.#wire.unsent === 0)
+      this.#deadline.set(this.#limits.readTimeoutMs);
     // Joining copies: only for what is really left over, or large bodies become garbage twice their size.
     this.#pending = this.#pending?.length ? Buffer.concat([this.#pending, chunk]) : chunk;
     this.#advance();
-  };
+  }
 
   /** Goes on with what has arrived, as far as it reaches. Never re-entered: finishing an answer only loops on. */
   #advance(): void {
     if (this.#advancing) return;
     this.#advancing = true;
     try {
-      while (this.#pending && this.#pending.length > 0 && !this.#socket.destroyed && !this.#lingering)
+      while (this.#pending && this.#pending.length > 0 && !this.#wire.destroyed && !this.#lingering)
         if (!(this.#decoder ? this.#advanceBody() : this.#advanceHead())) break;
       this.#handler?.batchEnd();
     } catch (e) {
@@ -178,17 +115,19 @@ export class ServerConnection implements Exchange {
     } finally {
       this.#advancing = false;
     }
+    if (this.#inputEnded && !this.#responding) this.#inputIsOver();
   }
 
   /** True when it made progress. */
   #advanceHead(): boolean {
-    if (this.#responding) {
-      if (this.#pending!.length > MAX_AHEAD) this.#socket.pause();
+    if (this.#responding || this.#wire.unsent > 0) {
+      if (this.#pending!.length > MAX_AHEAD) this.#wire.pause();
       return false;
     }
     const bytes = skipEmptyLines(this.#pending!);
     const end = bytes.indexOf("\r\n\r\n", 0, "latin1");
     if ((end < 0 ? bytes.length : end) > MAX_HEAD) throw new HeadError(431, "431 Request Header Fields Too Large");
+    if (end < 0 && hasBareLineFeed(bytes)) throw new HeadError(400, "400 Bad Request");
     if (end < 0) return false;
     this.#pending = bytes.subarray(end + 4);
     this.#begin(parseRequest(bytes.toString("latin1", 0, end)));
@@ -202,6 +141,7 @@ export class ServerConnection implements Exchange {
     this.status = 0;
     this.#responding = true;
     this.#closeAfter = request.close;
+    this.#endsByClose = false;
     this.#decoder = decoderFor(request.bodyLength);
     this.#delivering = false;
     this.#discarded = 0;
@@ -214,7 +154,7 @@ export class ServerConnection implements Exchange {
   #advanceBody(): boolean {
     const decoder = this.#decoder!;
     if (!this.#delivering && this.#responding) {
-      if (this.#pending!.length > MAX_AHEAD) this.#socket.pause();
+      if (this.#pending!.length > MAX_AHEAD) this.#wire.pause();
       return false;
     }
     if (this.#paused) return false;
@@ -237,10 +177,16 @@ export class ServerConnection implements Exchange {
   #bodyDone(): void {
     this.#decoder = null;
     if (this.#responding) {
-      this.#deadline.set(Math.max(1, this.startedAt + this.#limits.writeTimeoutMs - performance.now()));
-      if (this.#limits.writeTimeoutMs <= 0) this.#deadline.clear();
+      this.#limitAnswer();
       this.#handler?.bodyEnd();
     } else this.#becomeIdle();
+  }
+
+  /** From here on it is the answer that must come in time. */
+  #limitAnswer(): void {
+    const { writeTimeoutMs } = this.#limits;
+    if (writeTimeoutMs <= 0) this.#deadline.clear();
+    else this.#deadline.set(Math.max(1, this.startedAt + writeTimeoutMs - performance.now()));
   }
 
   readBody(): void {
@@ -264,7 +210,7 @@ export class ServerConnection implements Exchange {
   pauseBody(): void {
     if (this.#paused || !this.#decoder) return;
     this.#paused = true;
-    this.#socket.pause();
+    this.#wire.pause();
   }
 
   resumeBody(): void {
@@ -276,20 +222,24 @@ export class ServerConnection implements Exchange {
   #resumeInput(): void {
     // What is here goes first, and may pause again: each turn would otherwise take in more than it gives on.
     if (this.#pending && this.#pending.length > 0) this.#advance();
-    if (!this.#paused) this.#socket.resume();
+    if (!this.#paused) this.#wire.resume();
     if (this.#inputEnded) this.#inputIsOver();
   }
 
-  readonly #onEnd = (): void => {
+  wireEnd(): void {
     this.#inputEnded = true;
     this.#inputIsOver();
-  };
+  }
 
   #inputIsOver(): void {
-    if (!this.#responding) this.#finishSocket();
-    else if (this.#decoder && !this.#decoder.done) {
+    if (this.#advancing || this.#lingering) return; // what is here goes first
+    const left = this.#pending !== null && this.#pending.length > 0;
+    if (!this.#responding) {
+      if (!left || this.#decoder) this.#finishSocket();
+      else if (this.#wire.unsent === 0) this.#reject(new HeadError(400, "400 Bad Request"));
+    } else if (this.#decoder && !this.#decoder.done) {
       if (this.#delivering && !this.#paused) this.#bodyFailed("unexpected EOF");
-    } else this.#handler?.inputEnded();
+    } else if (!left) this.#handler?.inputEnded();
   }
 
   #bodyFailed(why: string): void {
@@ -313,9 +263,13 @@ export class ServerConnection implements Exchange {
   head(status: number, fields: string, length: number | null): void {
     this.headSent = true;
     this.status = status;
+    if (this.#decoder && !this.#delivering) this.#limitAnswer(); // nobody waits for the body
     if (length === CHUNKED && this.request.minor === 0) length = UNTIL_CLOSE;
+    this.#endsByClose = length === UNTIL_CLOSE;
     this.#chunked = length === CHUNKED && this.request.method !== "HEAD";
-    if (length === UNTIL_CLOSE || this.#closing()) this.#closeAfter = true;
+    // A client that was not asked for its body may send it or not: nobody knows what comes next.
+    const unasked = this.request.expectContinue && !this.#delivering && this.#decoder?.done === false;
+    if (length === UNTIL_CLOSE || unasked || this.#closing()) this.#closeAfter = true;
     let text = `HTTP/1.1 ${status} ${reasonPhrase(status)}\r\n${fields}`;
     if (!/^date:/im.test(fields)) text += dateLine();
     if (length === CHUNKED) text += "Transfer-Encoding: chunked\r\n";
@@ -353,20 +307,25 @@ export class ServerConnection implements Exchange {
   }
 
   destroy(): void {
-    this.#socket.destroy();
+    // Where the end of the connection is the end of the answer, an orderly one would say that it is complete.
+    if (this.#responding && this.#endsByClose) this.#wire.reset();
+    else this.#wire.destroy();
   }
 
-  detach(): { socket: Socket; early: Buffer } {
+  detach(): TunnelEnd {
     const early = this.#pending ?? Buffer.alloc(0);
     this.#writer.flush();
+    this.#detached = true;
+    const over = this.onOver; // the call lasts as long as what it has become
+    this.onOver = null;
     this.#release();
     this.#deadline.stop();
     this.execDeadline.stop();
-    this.#socket.off("data", this.#onData);
-    this.#socket.off("end", this.#onEnd);
-    this.#socket.off("drain", this.#onDrain);
-    this.#socket.off("close", this.#onClose);
-    return { socket: this.#socket, early };
+    const closed = (): void => {
+      over?.();
+      this.#closed();
+    };
+    return { wire: this.#wire, early, closed };
   }
 
   #release(): void {
@@ -383,7 +342,7 @@ export class ServerConnection implements Exchange {
   /** The answer has been written. */
   #finish(): void {
     this.#release();
-    if (this.#closeAfter || this.#inputEnded) this.#decoder ? this.#linger() : this.#finishSocket();
+    if (this.#closeAfter) this.#decoder ? this.#linger() : this.#finishSocket();
     else if (!this.#decoder || this.#decoder.done) this.#becomeIdle();
     else if (this.request.bodyLength > MAX_DISCARD) this.#linger();
     else {
@@ -398,12 +357,13 @@ export class ServerConnection implements Exchange {
       this.#finishSocket();
       return;
     }
-    this.#deadline.set(this.#limits.readTimeoutMs);
+    // The last answer's time goes on until it has left.
+    if (this.#wire.unsent === 0) this.#deadline.set(this.#limits.readTimeoutMs);
     this.#resumeInput();
   }
 
   #finishSocket(): void {
-    if (!this.#socket.writableEnded) this.#socket.end();
+    this.#wire.end();
     this.#linger();
   }
 
@@ -412,25 +372,27 @@ export class ServerConnection implements Exchange {
     if (this.#lingering) return;
     this.#lingering = true;
     this.#pending = null;
-    if (!this.#socket.writableEnded) this.#socket.end();
-    if (this.#inputEnded) return;
-    this.#socket.resume();
-    setTimeout(() => this.#socket.destroy(), LINGER_MS);
+    this.#wire.end();
+    if (this.#wire.unsent === 0) this.#deadline.set(LINGER_MS);
+    if (!this.#inputEnded) this.#wire.resume();
   }
 
-  readonly #onDrain = (): void => {
+  wireDrain(): void {
     this.#writer.writable = true;
-    this.#handler?.drain();
-  };
+    if (this.#responding) this.#handler?.drain();
+    else if (this.#lingering) this.#deadline.set(LINGER_MS);
+    else if (!this.#decoder) this.#becomeIdle();
+  }
 
   // --- ends -------------------------------------------------------------------------------------------------------
 
   #timeout(): void {
-    if (!this.#responding) {
+    if (this.#lingering || (!this.#responding && this.#wire.unsent > 0)) this.destroy();
+    else if (!this.#responding) {
       if (!this.#decoder && this.#pending && this.#pending.length > 0)
         this.#reject(new HeadError(400, "400 Bad Request"));
-      else this.#socket.destroy();
-    } else if (this.#decoder && !this.#decoder.done) {
+      else this.#wire.destroy();
+    } else if (this.#decoder && !this.#decoder.done && (this.#delivering || !this.headSent)) {
       this.#deadline.set(this.#limits.writeTimeoutMs);
       this.#bodyFailed(`read tcp ${this.route}: i/o timeout`);
     } else this.destroy(); // write_timeout; "close" tells the handler
@@ -453,17 +415,16 @@ export class ServerConnection implements Exchange {
     this.#finishSocket();
   }
 
-  readonly #onClose = (): void => {
+  wireClose(): void {
     this.#deadline.stop();
     this.execDeadline.stop();
     const handler = this.#handler;
     this.#release();
     this.#pending = null;
     handler?.clientGone();
-  };
+    this.#closed();
+  }
 }
-
-function ignore(): void {}
 
 /** A client may send an empty line or two before a request (RFC 9112 §2.2). */
 function skipEmptyLines(bytes: Buffer): Buffer {

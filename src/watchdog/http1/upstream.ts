@@ -1,7 +1,9 @@
-import { connect, isIP, type Socket } from "node:net";
-import { type BodyDecoder, BodyError, decoderFor } from "./body.ts";
-import { HeadError, MAX_HEAD, parseResponse, type ResponseHead, UNTIL_CLOSE } from "./head.ts";
-import { SocketWriter } from "./writer.ts";
+import { type BodyDecoder, BodyError, decoderFor } from "../../http1/body.ts";
+import { HeadError, MAX_HEAD, parseResponse, type ResponseHead, UNTIL_CLOSE } from "../../http1/head.ts";
+import { connect } from "../wire/network.ts";
+import type { Address, Wire, WireListener } from "../wire/wire.ts";
+import type { TunnelEnd } from "./tunnel.ts";
+import { Writer } from "./writer.ts";
 
 /** What receives an answer. After `end` or `failed` the connection is not the call's any more. */
 export interface Call {
@@ -53,15 +55,8 @@ export class UpstreamPool {
 
   /** A new one. It may be written to at once; a failure to connect is told to its call. */
   open(): UpstreamConnection {
-    return new UpstreamConnection(this.#connect(), this);
-  }
-
-  #connect(): Socket {
     const { host, port, secure } = this.#target;
-    if (!secure) return connect({ host: this.host, port, noDelay: true });
-    // By name, so that it is loaded by those only who need it.
-    const tls = process.getBuiltinModule("node:tls");
-    return tls.connect({ host: this.host, port, servername: isIP(host) ? "" : host, ALPNProtocols: ["http/1.1"] });
+    return new UpstreamConnection({ host: this.host, port, ...(secure && { tlsName: host }) }, this);
   }
 
   /** Takes back a connection whose exchange is complete. */
@@ -90,10 +85,10 @@ export class UpstreamPool {
 }
 
 /** The client's side of one connection: one call at a time, no pipelining. */
-export class UpstreamConnection {
-  readonly #socket: Socket;
+export class UpstreamConnection implements WireListener {
+  readonly #wire: Wire;
   readonly #pool: UpstreamPool;
-  readonly writer: SocketWriter;
+  readonly writer: Writer;
   #call: Call | null = null;
   #method = "";
   #pending: Buffer | null = null;
@@ -110,15 +105,10 @@ export class UpstreamConnection {
   answered = false;
   idleSince = 0;
 
-  constructor(socket: Socket, pool: UpstreamPool) {
-    this.#socket = socket;
+  constructor(address: Address, pool: UpstreamPool) {
     this.#pool = pool;
-    this.writer = new SocketWriter(socket);
-    socket.on("data", this.#onData);
-    socket.on("end", this.#onEnd);
-    socket.on("drain", this.#onDrain);
-    socket.on("error", this.#onError);
-    socket.on("close", this.#onClose);
+    this.#wire = connect(address, this);
+    this.writer = new Writer(this.#wire);
   }
 
   /** Begins a call by queueing the head of its request; body and `flush` go through `writer`. */
@@ -140,13 +130,13 @@ export class UpstreamConnection {
   pause(): void {
     if (this.#paused) return;
     this.#paused = true;
-    this.#socket.pause();
+    this.#wire.pause();
   }
 
   resume(): void {
     if (!this.#paused) return;
     this.#paused = false;
-    this.#socket.resume();
+    this.#wire.resume();
     this.#deliver();
     if (this.#ended) this.#inputIsOver();
   }
@@ -155,23 +145,19 @@ export class UpstreamConnection {
   destroy(): void {
     this.dead = true;
     this.#call = null;
-    this.#socket.destroy();
+    this.#wire.destroy();
   }
 
-  /** Gives the socket away after a 101, with the bytes that came early. */
-  detach(): { socket: Socket; early: Buffer } {
+  /** Gives the connection away after a 101. */
+  detach(): TunnelEnd {
     const early = this.#pending ?? Buffer.alloc(0);
     this.#pending = null;
     this.#call = null;
     this.dead = true;
-    this.#socket.off("data", this.#onData);
-    this.#socket.off("end", this.#onEnd);
-    this.#socket.off("drain", this.#onDrain);
-    this.#socket.off("close", this.#onClose);
-    return { socket: this.#socket, early };
+    return { wire: this.#wire, early, closed() {} };
   }
 
-  readonly #onData = (chunk: Buffer): void => {
+  wireData(chunk: Buffer): void {
     if (!this.#call) {
       this.#fail(new Error("unsolicited response"));
       return;
@@ -179,7 +165,7 @@ export class UpstreamConnection {
     this.answered = true;
     this.#pending = this.#pending ? Buffer.concat([this.#pending, chunk]) : chunk;
     this.#deliver();
-  };
+  }
 
   #deliver(): void {
     if (this.#delivering || !this.#pending) return;
@@ -243,10 +229,10 @@ export class UpstreamConnection {
     call?.failed(error);
   }
 
-  readonly #onEnd = (): void => {
+  wireEnd(): void {
     this.#ended = true;
     if (!this.#paused) this.#inputIsOver();
-  };
+  }
 
   #inputIsOver(): void {
     if (!this.#call) {
@@ -257,16 +243,14 @@ export class UpstreamConnection {
     else this.#fail(new BodyError(this.answered ? "unexpected EOF" : "EOF"));
   }
 
-  readonly #onDrain = (): void => {
+  wireDrain(): void {
     this.writer.writable = true;
     this.#call?.upstreamDrain();
-  };
+  }
 
-  readonly #onError = (error: Error): void => this.#fail(error);
-
-  readonly #onClose = (): void => {
+  wireClose(error: Error | null): void {
     this.#pool.remove(this);
-    if (this.#call) this.#fail(new Error("connection closed"));
+    if (this.#call) this.#fail(error ?? new Error("connection closed"));
     this.dead = true;
-  };
+  }
 }

@@ -1,21 +1,18 @@
-import type { Socket } from "node:net";
-
-/** Up to this many bytes, pieces are copied together into one buffer; larger ones go to the kernel as they are. */
-const COPY_LIMIT = 32 * 1024;
+import type { Wire } from "../wire/wire.ts";
 
 /**
- * Collects what one turn produces for a socket (a head, a piece of body, the end) and hands it over in one write:
+ * Collects what one turn produces for a connection (a head, a piece of body, the end) and hands it over in one go:
  * fewer packets, fewer system calls, and still every piece leaves as soon as it has come.
  */
-export class SocketWriter {
-  readonly #socket: Socket;
-  #parts: (string | Buffer)[] = [];
+export class Writer {
+  readonly #wire: Wire;
+  readonly #parts: (string | Buffer)[] = [];
   #size = 0;
-  /** False while the socket holds more than it likes; its `drain` event says when it is true again. */
+  /** False while the connection holds more than it likes; `wireDrain` says when it is true again. */
   writable = true;
 
-  constructor(socket: Socket) {
-    this.#socket = socket;
+  constructor(wire: Wire) {
+    this.#wire = wire;
   }
 
   /** Queues text, one byte per character. */
@@ -39,35 +36,8 @@ export class SocketWriter {
   /** Hands over what is queued. */
   flush(): void {
     if (this.#size === 0) return;
-    const parts = this.#parts;
-    const size = this.#size;
-    this.#parts = [];
+    this.writable = this.#wire.send(this.#parts, this.#size);
+    this.#parts.length = 0;
     this.#size = 0;
-    if (this.#socket.destroyed || this.#socket.writableEnded) return;
-    this.writable = size <= COPY_LIMIT ? this.#socket.write(joined(parts, size)) : this.#writeEach(parts);
   }
-
-  #writeEach(parts: (string | Buffer)[]): boolean {
-    this.#socket.cork();
-    let room = true;
-    for (const part of parts)
-      room = this.#socket.write(typeof part === "string" ? Buffer.from(part, "latin1") : part) && room;
-    this.#socket.uncork();
-    return room;
-  }
-}
-
-function joined(parts: (string | Buffer)[], size: number): Buffer {
-  const only = parts[0]!;
-  if (parts.length === 1) return typeof only === "string" ? Buffer.from(only, "latin1") : only;
-  const all = Buffer.allocUnsafe(size);
-  let at = 0;
-  for (const part of parts) {
-    if (typeof part === "string") at += all.write(part, at, "latin1");
-    else {
-      all.set(part, at);
-      at += part.length;
-    }
-  }
-  return all;
 }

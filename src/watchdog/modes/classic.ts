@@ -1,8 +1,8 @@
+import { fieldValue, type RequestHead } from "../../http1/head.ts";
 import type { ChildOptions } from "../child.ts";
 import type { ClassicConfig } from "../config.ts";
 import { canonicalName, requestEnvironment, splitTarget } from "../environment.ts";
-import { fieldValue, type RequestHead } from "../http1/head.ts";
-import type { Exchange, Handler } from "../http1/server-connection.ts";
+import type { Exchange, Handler } from "../http1/exchange.ts";
 import { sniffContentType } from "../http1/sniff.ts";
 import { log, stdout } from "../log.ts";
 import { CollectingCall, ForkMode, type Verdict } from "./fork.ts";
@@ -88,15 +88,16 @@ function printFields(way: "in" | "out", fields: readonly string[]): void {
 
 /** `marshal_request`: head and body as one JSON object, header names sorted. */
 function marshalled(request: RequestHead, body: Buffer[]): Buffer {
-  const names = [...byName(request.fields)].filter(([name]) => name !== "Host");
-  const header = Object.fromEntries(names.sort(([a], [b]) => (a < b ? -1 : 1)));
+  const header = Object.fromEntries([...byName(request.fields)].sort(([a], [b]) => (a < b ? -1 : 1)));
   return Buffer.from(JSON.stringify({ header, body: { raw: Buffer.concat(body).toString("base64") } }));
 }
 
+/** Values by canonical name. Host and Transfer-Encoding are no headers here (contracts/watchdog.md §2.1). */
 function byName(fields: readonly string[]): Map<string, string[]> {
   const map = new Map<string, string[]>();
   for (let i = 0; i < fields.length; i += 2) {
     const name = canonicalName(fields[i]!);
+    if (name === "Host" || name === "Transfer-Encoding") continue;
     map.set(name, [...(map.get(name) ?? []), fields[i + 1]!]);
   }
   return map;

@@ -1,6 +1,6 @@
 import { type Child, type ChildOptions, describeExit, killGroup, StartError, startChild } from "../child.ts";
 import type { Config } from "../config.ts";
-import type { Exchange, Handler } from "../http1/server-connection.ts";
+import type { Exchange, Handler } from "../http1/exchange.ts";
 import { log } from "../log.ts";
 import { BaseHandler, type Mode } from "./mode.ts";
 
@@ -64,7 +64,7 @@ export abstract class ForkCall extends BaseHandler {
 
   /** Waits for the end of the process and of its outputs. */
   protected async verdict(child: Child): Promise<Verdict> {
-    const timer = this.#watchTime(child.pid);
+    const timer = this.#watchTime(child);
     try {
       const exit = await child.closed;
       return exit.code === 0 ? null : describeExit(exit);
@@ -78,14 +78,15 @@ export abstract class ForkCall extends BaseHandler {
   }
 
   /** The timer is the call's own, not the connection's: it must also ring when the client has left. */
-  #watchTime(pid: number): NodeJS.Timeout | undefined {
+  #watchTime(child: Child): NodeJS.Timeout | undefined {
     const limit = this.config.execTimeoutMs;
     if (limit <= 0) return undefined;
     return setTimeout(
       () => {
         log(`Killing process: ${this.config.commandLine}`);
         // The whole group: what the process started must not keep its output, and so this answer, open.
-        killGroup(pid, "SIGKILL");
+        killGroup(child.pid, "SIGKILL");
+        child.giveUpOutput();
         this.timedOut();
       },
       Math.min(limit, 2 ** 31 - 1),

@@ -1,4 +1,4 @@
-import type { Exchange, Handler } from "../http1/server-connection.ts";
+import type { Exchange, Handler } from "../http1/exchange.ts";
 
 /** What a mode offers to the rest of the watchdog. */
 export interface Mode {

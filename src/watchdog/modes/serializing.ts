@@ -1,6 +1,6 @@
 import type { ChildOptions } from "../child.ts";
 import { requestEnvironment } from "../environment.ts";
-import type { Exchange, Handler } from "../http1/server-connection.ts";
+import type { Exchange, Handler } from "../http1/exchange.ts";
 import { log, logAccess, stderr } from "../log.ts";
 import { type Relay, relayFor } from "../relay.ts";
 import { CollectingCall, ForkMode, type Verdict } from "./fork.ts";

@@ -1,8 +1,8 @@
 import { type FileHandle, open, readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
+import { fieldValue, type RequestHead } from "../../http1/head.ts";
 import { splitTarget } from "../environment.ts";
-import { fieldValue, type RequestHead } from "../http1/head.ts";
-import type { Exchange, Handler } from "../http1/server-connection.ts";
+import type { Exchange, Handler } from "../http1/exchange.ts";
 import { sniffContentType } from "../http1/sniff.ts";
 import { log } from "../log.ts";
 import { BaseHandler, type Mode } from "./mode.ts";

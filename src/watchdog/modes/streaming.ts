@@ -1,7 +1,7 @@
+import { CHUNKED } from "../../http1/head.ts";
 import { StartError } from "../child.ts";
 import { requestEnvironment } from "../environment.ts";
-import { CHUNKED } from "../http1/head.ts";
-import type { Exchange, Handler } from "../http1/server-connection.ts";
+import type { Exchange, Handler } from "../http1/exchange.ts";
 import { log, logAccess, stderr } from "../log.ts";
 import { relayFor } from "../relay.ts";
 import { ForkCall, ForkMode, type Verdict } from "./fork.ts";

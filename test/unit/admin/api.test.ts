@@ -1,20 +1,14 @@
 /** The API as clients see it: a real HTTP server, real secrets, and functions that only write down what they are asked. */
 import assert from "node:assert/strict";
-import { once } from "node:events";
-import { createServer, request } from "node:http";
-import type { AddressInfo } from "node:net";
-import { suite, test } from "node:test";
-import { type ApiOptions, openApi } from "../../../src/admin/api.ts";
+import { after, suite, test } from "node:test";
 import { AppError } from "../../../src/base/errors.ts";
-import { openLog } from "../../../src/base/log.ts";
-import type { BackendImages, ImageInfo, ImageUpload } from "../../../src/functions/backend.ts";
+import type { BackendImages, ImageInfo, ImageUpload, LogLine, LogQuery } from "../../../src/functions/backend.ts";
 import type { DeployOutcome, Functions } from "../../../src/functions/functions.ts";
-import { Namespaces } from "../../../src/functions/namespaces.ts";
-import { Secrets } from "../../../src/functions/secrets.ts";
 import type { FunctionStatus } from "../../../src/functions/status.ts";
 import { NamespaceStore } from "../../../src/store/namespaces.ts";
 import { SecretStore } from "../../../src/store/secrets.ts";
 import { openState } from "../../../src/store/state.ts";
+import { basic, right, serveApi } from "../../fakes/api.ts";
 import { FakeBackend } from "../../fakes/backend.ts";
 import { tmpDir } from "../../support/tmp.ts";
 
@@ -24,11 +18,11 @@ const status: FunctionStatus = {
 };
 
 /** Has one function, web in fn. `calls` is what it was asked to do; `answer` is what deploys come to. */
-class FakeFunctions implements Pick<Functions, "deploy" | "remove" | "scale" | "alert" | "list" | "get"> {
+class FakeFunctions
+  implements Pick<Functions, "deploy" | "remove" | "scale" | "alert" | "list" | "get" | "occupants" | "logs">
+{
   readonly calls: unknown[] = [];
   answer: DeployOutcome | Error = "serving";
-  /** Those that have functions. */
-  readonly namespaces = new Set(["fn"]);
 
   async deploy(...[spec, kind]: Parameters<Functions["deploy"]>): Promise<DeployOutcome> {
     this.calls.push([kind, spec]);
@@ -53,6 +47,13 @@ class FakeFunctions implements Pick<Functions, "deploy" | "remove" | "scale" | "
   }
   get(id: { name: string; namespace: string }): FunctionStatus | undefined {
     return this.list(id.namespace).find((s) => s.name === id.name);
+  }
+  occupants(namespace: string): string | null {
+    return namespace === "fn" ? "a function" : null;
+  }
+  async logs(query: LogQuery): Promise<AsyncIterable<LogLine>> {
+    this.#find(query);
+    return (async function* () {})();
   }
   #find({ name, namespace }: { name: string; namespace: string }): void {
     if (name !== "web" || namespace !== "fn") throw new AppError("FUNCTION_NOT_FOUND", [`${name}.${namespace}`]);
@@ -87,76 +88,32 @@ class FakeImages implements BackendImages {
   }
 }
 
-const basic = (user: string, password: string, scheme = "Basic") =>
-  `${scheme} ${Buffer.from(`${user}:${password}`).toString("base64")}`;
-const right = basic("admin", "pass:word");
+/** One for all tests, and not on disk: making it takes longer than most tests. */
+const stateDir = await tmpDir();
+const db = openState(stateDir.path);
+db.exec("PRAGMA synchronous = OFF");
+after(async () => {
+  db.close();
+  await stateDir[Symbol.asyncDispose]();
+});
 
-interface Ask {
-  body?: unknown;
-  headers?: Record<string, string>;
-  /** Null: no Authorization header. */
-  authorization?: string | null;
-}
-
-/** `overwrite`: of secrets. */
-async function open({ overwrite = false, ...more }: Partial<ApiOptions> & { overwrite?: boolean } = {}) {
+async function open(options: Parameters<typeof serveApi>[1] = {}) {
   await using up = new AsyncDisposableStack();
   const dir = up.use(await tmpDir());
-  const db = openState(dir.path);
-  up.defer(() => db.close());
   const functions = new FakeFunctions();
   const images = new FakeImages();
   const backend = new FakeBackend();
   const secrets = new SecretStore(`${dir.path}/secrets`);
-  const store = new NamespaceStore(db);
-  const marks = { labels: { openfaas: "1" }, annotations: {}, leaving: false };
-  for (const name of ["fn", "team"]) store.put({ name, ...marks });
-  const log = openLog("silent");
-  const namespaces = new Namespaces({
-    ...{ store, secrets, backend, defaultNamespace: "fn", log },
-    occupants: (name) => (functions.namespaces.has(name) ? "a function" : null),
-  });
-  const listener = await openApi({
-    functions: functions as unknown as Functions,
-    images,
-    secrets: new Secrets({ store: secrets, namespaces, backend, overwrite }),
-    namespaces,
-    credentials: { user: "admin", password: "pass:word" },
-    usage: async () => ({ cpu: 12.5, totalMemoryBytes: 4096 }),
-    countRequest: () => {},
-    defaultNamespace: "fn",
-    upsert: false,
-    providerName: "napd",
-    functionLabel: false,
-    release: { version: "1.2.3", sha: "0123abc", commitMessage: "A change" },
-    log,
-    ...more,
-  });
-  const server = createServer(listener).listen(0, "127.0.0.1");
-  await once(server, "listening");
-  up.defer(async () => {
-    server.closeAllConnections();
-    await new Promise((resolve) => server.close(resolve));
-  });
-  const { port } = server.address() as AddressInfo;
-
-  /** A body that is no text and no bytes is sent as JSON; nothing adds a Content-Type. */
-  async function ask(method: string, path: string, { body, headers = {}, authorization = right }: Ask = {}) {
-    const bytes = body === undefined || typeof body === "string" || Buffer.isBuffer(body) ? body : JSON.stringify(body);
-    const req = request({ port, host: "127.0.0.1", method, path, agent: false });
-    if (authorization !== null) req.setHeader("Authorization", authorization);
-    for (const [name, value] of Object.entries(headers)) req.setHeader(name, value);
-    if (bytes !== undefined) req.setHeader("Content-Length", Buffer.byteLength(bytes));
-    req.on("error", () => {}); // an answer before the end of a body that is too big
-    req.end(bytes);
-    const [res] = await once(req, "response");
-    let text = "";
-    for await (const chunk of res) text += chunk;
-    return { status: res.statusCode as number, headers: res.headers as Record<string, string>, text };
-  }
-
+  db.exec("DELETE FROM namespaces");
+  const namespaces = new NamespaceStore(db);
+  for (const name of ["fn", "team"])
+    namespaces.put({ name, labels: { openfaas: "1" }, annotations: {}, leaving: false });
+  const { ask, port } = up.use(await serveApi({ functions, namespaces, secrets, backend, images }, options));
   const stack = up.move();
-  return { ask, functions, images, secrets, backend, [Symbol.asyncDispose]: () => stack.disposeAsync() };
+  return {
+    ...{ ask, port, functions, secrets, namespaces, backend, images },
+    [Symbol.asyncDispose]: () => stack.disposeAsync(),
+  };
 }
 
 const web = { service: "web", image: "web:1" };
@@ -181,6 +138,7 @@ const routes: { method: string; path: string; body?: unknown; status: number; js
   { method: "POST", path: "/system/images/prune", status: 200, json: true },
   { method: "GET", path: "/system/info", status: 200 },
   { method: "GET", path: "/system/namespaces", status: 200 },
+  { method: "GET", path: "/system/logs?name=web", status: 200 },
   ...["/system/namespace", "/system/namespaces"].flatMap((path) => [
     { method: "GET", path: `${path}/team`, status: 200 },
     { method: "POST", path: `${path}/team`, body: { name: "new", labels: { openfaas: "1" } }, status: 201 },
@@ -233,7 +191,7 @@ suite("every route of the API", () => {
         const answer = await api.ask(method, path, { body, authorization: basic("admin", "pass:word", scheme) });
         assert.equal(answer.status, status, answer.text);
         if (method !== "GET" && !json) assert.equal(answer.text, "");
-        else assert.match(answer.headers["content-type"]!, /^application\/json/);
+        else assert.match(answer.headers["content-type"]!, /^application\/(json|x-ndjson)/);
       });
   }
 
@@ -263,6 +221,33 @@ suite("what is no route", () => {
         assert.equal(headers["x-content-type-options"], "nosniff");
       });
 
+  for (const path of [
+    "/nowhere",
+    "/system/functions/",
+    "/system/function/a%20b",
+    `/system/function/${"x".repeat(300)}`,
+  ])
+    test(`POST ${path.slice(0, 30)} is answered 404 whatever its body is`, async () => {
+      await using api = await open();
+      const { status, text } = await api.ask("POST", path, { body: "{", authorization: null });
+      assert.deepEqual([status, text], [404, "404 page not found\n"]);
+    });
+
+  for (const path of ["/system/info%", "/system/function/%ff"])
+    test(`GET ${path} cannot be decoded and is answered 400`, async () => {
+      await using api = await open();
+      const { status, headers } = await api.ask("GET", path, { authorization: null });
+      assert.deepEqual([status, headers["content-type"]], [400, "text/plain; charset=utf-8"]);
+    });
+
+  for (const method of ["PATCH", "OPTIONS", "TRACE", "PROPFIND", "PURGE", "SEARCH", "QUERY", "LINK"])
+    for (const path of ["/system/functions", "/system/namespace/", "/healthz"])
+      test(`${method} ${path} is answered 405 with nothing else, whatever its body is`, async () => {
+        await using api = await open();
+        const { status, headers, text } = await api.ask(method, path, { body: "{" });
+        assert.deepEqual([status, text, headers.allow], [405, "", undefined]);
+      });
+
   for (const [method, path] of [
     ["PATCH", "/system/functions"],
     ["HEAD", "/system/functions"],
@@ -280,6 +265,63 @@ suite("what is no route", () => {
       assert.equal((await api.ask(method, path, { authorization: null })).status, 401);
     });
   }
+});
+
+suite("a path that is spelled otherwise", () => {
+  // what a router, a proxy or a browser may take for /system/functions
+  const spellings = [
+    "/%73ystem/functions",
+    "/system/%66unctions",
+    "//system/functions",
+    "/system//functions",
+    "/./system/functions",
+    "/x/../system/functions",
+    "/healthz/../system/functions",
+    "/healthz/%2e%2e/system/functions",
+    "/healthz/%2E./system/functions",
+    "/system/functions/",
+    "/system/functions/.",
+    "/system/functions;x",
+    "/system/functions%3Bx",
+    "/system/functions%00",
+    "/system%2Ffunctions",
+    "/system%5Cfunctions",
+    "/system\\functions",
+    "/SYSTEM/functions",
+    "/system/functions%20",
+    "/system/functions?x",
+    "/system/functions#x",
+    "http://elsewhere/system/functions",
+    "/healthz?/../system/functions",
+  ];
+  for (const path of spellings)
+    for (const method of ["GET", "POST"])
+      test(`${method} ${path} reaches nothing without credentials`, async () => {
+        await using api = await open();
+        const { status, text } = await api.ask(method, path, { body: web, authorization: null });
+        assert.ok(
+          [301, 400, 401, 404, 405].includes(status) || (path.startsWith("/healthz?") && status === 200),
+          `${status}`,
+        );
+        assert.ok(!text.includes("web:1"), text);
+        assert.deepEqual(api.functions.calls, []);
+      });
+
+  for (const [method, path, location] of [
+    ["GET", "//system//functions", "/system/functions"],
+    ["POST", "/system/./functions?namespace=a//b", "/system/functions?namespace=a//b"],
+    ["DELETE", "/system/../healthz", "/healthz"],
+  ] as const)
+    test(`${method} ${path} is answered 301 to the clean one`, async () => {
+      await using api = await open();
+      const { status, headers, text } = await api.ask(method, path, { authorization: null });
+      assert.deepEqual([status, headers.location, text], [301, location, ""]);
+    });
+
+  test("is the same when only letters are in per cent", async () => {
+    await using api = await open();
+    assert.equal((await api.ask("GET", "/%73ystem/in%66o")).status, 200);
+  });
 });
 
 suite("health", () => {
@@ -316,14 +358,47 @@ suite("a body", () => {
         assert.equal(answer.status, status, answer.text);
       });
 
-    for (const bad of ["", "{", "nonsense", "[]", "null", '"text"', "5"])
-      test(`${method} ${path} refuses ${JSON.stringify(bad)} with a sentence`, async () => {
+    for (const bad of [
+      "",
+      "{",
+      "nonsense",
+      "[]",
+      "null",
+      '"text"',
+      "5",
+      "[".repeat(100_000),
+      "\0",
+      '{"a":"\n"}',
+      "{} {}",
+    ])
+      test(`${method} ${path} refuses ${JSON.stringify(bad.slice(0, 20))} with a sentence`, async () => {
         await using api = await open();
         const answer = await api.ask(method, path, { body: bad });
         assert.equal(answer.status, 400);
         assert.match(answer.text, /not the JSON that this route takes.+\n$/s);
         assert.deepEqual(api.functions.calls, []);
       });
+
+    test(`${method} ${path} refuses what is not UTF-8`, async () => {
+      await using api = await open();
+      const bytes = Buffer.concat([
+        Buffer.from(JSON.stringify(body).slice(0, -1)),
+        Buffer.from(',"x":"'),
+        Buffer.from([0xff, 0x22, 0x7d]),
+      ]);
+      const answer = await api.ask(method, path, { body: bytes });
+      assert.deepEqual([answer.status, /not UTF-8/.test(answer.text)], [400, true]);
+    });
+
+    test(`${method} ${path} takes a byte order mark, and keys in capitals`, async () => {
+      await using api = await open();
+      await api.secrets.put("fn", "key", Buffer.from("old"));
+      const text = JSON.stringify(body).replace(/"(\w+)":/g, (_, key) =>
+        key === "openfaas" ? `"openfaas":` : `"${key.toUpperCase()}":`,
+      );
+      const answer = await api.ask(method, path, { body: `\ufeff${text}` });
+      assert.equal(answer.status, status, answer.text);
+    });
 
     test(`${method} ${path} refuses more than 4 MiB, naming the limit`, async () => {
       await using api = await open();
@@ -428,12 +503,72 @@ suite("functions", () => {
     assert.deepEqual(api.functions.calls, [["scale", { name: "web", namespace: "team" }, 0]]);
   });
 
-  for (const replicas of [-1, 1.5, "2", null, true, 1e300])
-    test(`scaling to ${JSON.stringify(replicas)} is refused`, async () => {
+  for (const replicas of [
+    "-1",
+    "1.5",
+    '"2"',
+    "null",
+    "true",
+    "2.0",
+    "1e1",
+    "1e300",
+    "-0",
+    "18446744073709551616",
+    "[]",
+  ])
+    test(`scaling to ${replicas} is refused`, async () => {
       await using api = await open();
-      const answer = await api.ask("POST", "/system/scale-function/web", { body: { replicas } });
+      const answer = await api.ask("POST", "/system/scale-function/web", { body: `{"replicas":${replicas}}` });
       assert.deepEqual([answer.status, /replicas/.test(answer.text)], [400, true]);
       assert.deepEqual(api.functions.calls, []);
+    });
+
+  test("scaling takes every uint64", async () => {
+    await using api = await open();
+    for (const replicas of ["0", "18446744073709551615"])
+      await api.ask("POST", "/system/scale-function/web", { body: `{"replicas":${replicas}}` });
+    assert.deepEqual(
+      api.functions.calls.map((call) => (call as unknown[])[2]),
+      [0, 2 ** 64],
+    );
+  });
+
+  for (const functionName of ["", null, 5, undefined])
+    test(`a delete of ${JSON.stringify(functionName)} is refused`, async () => {
+      await using api = await open();
+      const answer = await api.ask("DELETE", "/system/functions", { body: { functionName } });
+      assert.deepEqual([answer.status, /functionName/.test(answer.text)], [400, true]);
+      assert.deepEqual(api.functions.calls, []);
+    });
+
+  for (const method of ["PUT", "POST"])
+    test(`${method} makes or updates, whichever is due, when the setting says so`, async () => {
+      await using api = await open({ upsert: true });
+      await api.ask(method, "/system/functions", { body: web });
+      assert.deepEqual(api.functions.calls, [["upsert", { ...id, image: "web:1" }]]);
+    });
+
+  test("are shown with the label that a conformance suite wants, when the setting says so", async () => {
+    await using api = await open({ functionLabel: true });
+    const wanted = { ...status, labels: { faas_function: "web" } };
+    assert.deepEqual(JSON.parse((await api.ask("GET", "/system/functions")).text), [wanted]);
+    assert.deepEqual(JSON.parse((await api.ask("GET", "/system/function/web")).text), wanted);
+  });
+
+  for (const [query, isShown] of [
+    ["?usage=1", true],
+    ["?usage=true", true],
+    ["?usage=T", true],
+    ["?usage=0", false],
+    ["?usage=false", false],
+    ["?usage=yes", false],
+    ["", false],
+  ] as const)
+    test(`what it uses is ${isShown ? "" : "not "}told for "${query}"`, async () => {
+      const used = { cpu: 12.5, totalMemoryBytes: 4096 };
+      await using api = await open({ usage: async () => used });
+      const { usage } = JSON.parse((await api.ask("GET", `/system/function/web${query}`)).text);
+      assert.deepEqual(usage, isShown ? used : undefined);
     });
 
   for (const [method, path, body] of [
@@ -493,17 +628,25 @@ suite("functions", () => {
     assert.deepEqual([status, /namespace ghost/.test(text)], [400, true]);
   });
 
-  for (const path of ["web", "web.fn", "we%62", "web?usage=0", "web?namespace=fn", "web.team?namespace=fn"])
+  for (const path of [
+    "web",
+    "web.fn",
+    "we%62",
+    "web?usage=0",
+    "web?usage=no",
+    "web?namespace=fn",
+    "web.team?namespace=fn",
+  ])
     test(`GET /system/function/${path} tells of the function`, async () => {
       await using api = await open();
       assert.deepEqual(JSON.parse((await api.ask("GET", `/system/function/${path}`)).text), status);
     });
 
-  for (const usage of ["1", "true", "t"])
-    test(`usage=${usage} tells what it uses, too`, async () => {
+  for (const value of ["1", "true", "TRUE", "t"])
+    test(`usage=${value} asks for what the function uses, too`, async () => {
       await using api = await open();
-      const { text } = await api.ask("GET", `/system/function/web?usage=${usage}`);
-      assert.deepEqual(JSON.parse(text), { ...status, usage: { cpu: 12.5, totalMemoryBytes: 4096 } });
+      const answer = JSON.parse((await api.ask("GET", `/system/function/web?usage=${value}`)).text);
+      assert.deepEqual(answer, { ...status, usage: { cpu: 12.5, totalMemoryBytes: 1000 } });
     });
 
   for (const path of ["ghost", "web.team", "web?namespace=team", `${"x".repeat(200)}`])
@@ -559,6 +702,58 @@ suite("secrets", () => {
     assert.equal(String(await api.secrets.read("fn", "key")), "old");
   });
 
+  test("that exist are replaced by POST when the setting says so", async () => {
+    await using api = await open({ overwrite: true });
+    await api.secrets.put("fn", "key", Buffer.from("old"));
+    assert.equal((await api.ask("POST", "/system/secrets", { body: { name: "key", value: "new" } })).status, 202);
+    assert.equal(String(await api.secrets.read("fn", "key")), "new");
+  });
+
+  test("made by two at once are made by one of them", async () => {
+    await using api = await open();
+    const answers = await Promise.all(
+      ["a", "b", "c"].map((value) => api.ask("POST", "/system/secrets", { body: { name: "key", value } })),
+    );
+    assert.deepEqual(answers.map((a) => a.status).sort(), [202, 409, 409]);
+  });
+
+  for (const rawValue of ["a", "ab", "a-b_", "YWJj=", "YR==", "Y W I=", "YWI=\0", "YQ", "====", "größe"])
+    test(`cannot be the bytes ${JSON.stringify(rawValue)}`, async () => {
+      await using api = await open();
+      const answer = await api.ask("POST", "/system/secrets", { body: { name: "key", value: "x", rawValue } });
+      assert.deepEqual([answer.status, /rawValue/.test(answer.text)], [400, true], answer.text);
+      assert.deepEqual(await api.secrets.list("fn"), []);
+    });
+
+  test("may have up to 1 MiB, as text or as bytes", async () => {
+    await using api = await open();
+    const most = Buffer.alloc(1024 * 1024, "x");
+    for (const [name, body] of [
+      ["text", { value: most.toString() }],
+      ["bytes", { rawValue: most.toString("base64") }],
+    ] as const) {
+      assert.equal((await api.ask("POST", "/system/secrets", { body: { name, ...body } })).status, 202);
+      assert.ok((await api.secrets.read("fn", name))!.equals(most));
+    }
+    for (const body of [{ value: `${most}x` }, { rawValue: Buffer.concat([most, most]).toString("base64") }]) {
+      const answer = await api.ask("PUT", "/system/secrets", { body: { name: "text", ...body } });
+      assert.deepEqual([answer.status, /more than the 1048576/.test(answer.text)], [400, true]);
+    }
+    assert.ok((await api.secrets.read("fn", "text"))!.equals(most));
+  });
+
+  test("are not told by the answer to a body that cannot be read", async () => {
+    await using api = await open();
+    for (const body of [
+      '{"name":"a","value":"hidden"',
+      '{"value":hidden}',
+      '{"value":"hidden\n"}',
+      '{"value":"hidden"} x',
+      '["hidden"]',
+    ])
+      assert.doesNotMatch((await api.ask("POST", "/system/secrets", { body })).text, /hidden/);
+  });
+
   for (const method of ["PUT", "DELETE"])
     test(`that do not exist are answered 404 by ${method}, and not made`, async () => {
       await using api = await open();
@@ -601,9 +796,14 @@ suite("what napd says of itself", () => {
     assert.ok(["amd64", "arm64"].includes(info.arch), info.arch);
   });
 
-  test("is its namespaces too", async () => {
+  test("is the provider's name that the setting gives", async () => {
+    await using api = await open({ providerName: "faasd" });
+    assert.equal(JSON.parse((await api.ask("GET", "/system/info")).text).provider.provider, "faasd");
+  });
+
+  test("goes to nobody: there is no telemetry", async () => {
     await using api = await open();
-    assert.deepEqual(JSON.parse((await api.ask("GET", "/system/namespaces")).text), ["fn", "team"]);
+    assert.equal((await api.ask("GET", "/system/telemetry")).status, 404);
   });
 });
 

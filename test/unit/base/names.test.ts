@@ -1,13 +1,19 @@
 import assert from "node:assert/strict";
 import { suite, test } from "node:test";
-import { isName, isSecretName, keyOf, splitAddress } from "../../../src/base/names.ts";
+import { isName, isNamespace, isSecretName, keyOf, splitAddress } from "../../../src/base/names.ts";
 
-suite("the name of a function or a namespace", () => {
+suite("the name of a function", () => {
   for (const name of ["a", "7", "web", "web-2", "a--b", "0web", "a".repeat(63)])
     test(`may be ${name}`, () => assert.ok(isName(name)));
 
   const bad = ["", "-web", "web-", "Web", "we_b", "we.b", "we b", "wéb", "a".repeat(64), "..", "web\n", "a/b", "web\0"];
   for (const name of bad) test(`may not be ${JSON.stringify(name)}`, () => assert.ok(!isName(name)));
+});
+
+suite("the name of a namespace", () => {
+  for (const name of ["a", "a-b-c", "openfaas-fn"]) test(`may be ${name}`, () => assert.ok(isNamespace(name)));
+  for (const name of ["a--b", "", "..", "A", "a.b"])
+    test(`may not be ${JSON.stringify(name)}`, () => assert.ok(!isNamespace(name)));
 });
 
 suite("the name of a secret", () => {

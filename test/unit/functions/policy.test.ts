@@ -22,6 +22,7 @@ suite("a function's policy", () => {
         ...{ sleeps: true, idleMs: 60_000, stopAfterMs: 3_600_000 },
         ...{ follows: false, measure: "rps", target: 5, proportion: 0.9, downWindowMs: 30_000, alertFactor: 10 },
       },
+      limits: defaults.limits,
     });
   });
 

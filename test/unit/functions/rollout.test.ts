@@ -150,7 +150,7 @@ suite("a new function", () => {
   for (const row of refusals)
     test(`with ${row.says} is refused and leaves nothing`, async () => {
       await using p = await openPlatform();
-      p.secrets.add("here");
+      await p.secrets.put(namespace, "here", Buffer.from("x"));
       p.backend.push("web:1");
       await p.create({ service: "taken", image: "web:1" });
       const [before, rows] = [p.backend.holds(), p.store.list()];
@@ -691,12 +691,13 @@ suite("a function asleep", () => {
     assert.equal(p.backend.count("thaw"), 1);
   });
 
-  test("whose thaw fails says so to the caller, and thaws for the next one", async () => {
+  test("whose thaw fails is thawed once more; only if it fails time after time, the caller is told why", async () => {
     await using p = await openWithWeb();
     await p.table.get("web.fn")!.routable[0]!.fallAsleep(p.backend);
-    p.backend.failNext("thaw", new Error("EBUSY"));
+    for (let i = 0; i < 5; i++) p.backend.failNext("thaw", new Error("EBUSY"));
     const { status, text } = await p.call("web");
-    assert.deepEqual([status, /EBUSY/.test(text)], [503, true]);
+    assert.deepEqual([status, /could not be woken: EBUSY/.test(text)], [503, true]);
+    p.backend.failNext("thaw", new Error("EBUSY"));
     assert.equal((await p.call("web")).status, 200);
   });
 });
@@ -774,6 +775,42 @@ suite("a delete", () => {
     assert.equal(p.backend.pins.size, 1);
     await p.functions().remove(id("other"));
     assert.equal(p.backend.pins.size, 0);
+  });
+});
+
+suite("a store that cannot be written", () => {
+  const full = () => {
+    throw new AppError("DISK_FULL", ["what is deployed"]);
+  };
+
+  test("does not keep a failed update from going back", async () => {
+    await using p = await openWithWeb();
+    p.backend.push("web:2", { broken: "no such file" });
+    p.store.fail = full;
+    await assert.rejects(neverUnroutable(p, "web", p.update({ service: "web", image: "web:2" })), code("START_FAILED"));
+    assert.equal((await p.call("web")).text, "web:1");
+    const { state, image, reason } = p.status("web")!;
+    assert.deepEqual([state, image, /update failed.*no such file/.test(reason!)], ["Ready", "web:1", true]);
+  });
+
+  test("does not keep an update from serving, which is written later", async () => {
+    await using p = await openWithWeb();
+    p.backend.push("web:2");
+    const settle = p.store.settle.bind(p.store);
+    p.store.settle = full;
+    await neverUnroutable(p, "web", p.update({ service: "web", image: "web:2" }));
+    assert.equal((await p.call("web")).text, "web:2");
+    p.store.settle = settle;
+    await p.rollout().reconcile();
+    assert.equal(p.store.get(id("web"))!.previous, null);
+    await until("the old image goes", () => p.backend.pins.size === 1);
+  });
+
+  test("does not keep a function asleep", async () => {
+    await using p = await openWithWeb();
+    await p.functions().scale(id("web"), 0);
+    p.store.scale = full;
+    assert.equal((await p.call("web")).status, 200);
   });
 });
 

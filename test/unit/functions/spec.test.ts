@@ -90,6 +90,35 @@ suite("the body of a deploy", () => {
     assert.deepEqual(parse({ ...web, limits: { memory: "4Mi" } }).limits, { memory: "4Mi" });
   });
 
+  test("spells the keys of its limits in any case, leaves out null, and does not keep what nobody knows", () => {
+    const body = { LIMITS: { Memory: "64Mi", CPU: null, "NVIDIA.com/gpu": "1", disk: 5 }, requests: { memory: null } };
+    assert.deepEqual(parse({ ...web, ...body }).limits, { memory: "64Mi", "nvidia.com/gpu": "1" });
+    assert.equal(parse({ ...web, ...body }).requests, undefined);
+  });
+
+  test("keeps every key of a map, also those that objects have by themselves", () => {
+    const text = '{"__proto__":"a","constructor":"b","hasOwnProperty":"c"}';
+    for (const field of ["envVars", "labels", "annotations"] as const) {
+      const spec = parse(JSON.parse(`{"service":"web","image":"web:1","${field}":${text}}`));
+      assert.equal(JSON.stringify(spec[field]), text);
+    }
+    assert.equal(({} as Record<string, unknown>).a, undefined);
+  });
+
+  test("takes the last of two spellings of a key", () => {
+    assert.equal(parse({ ...web, Image: "web:2" }).image, "web:2");
+  });
+
+  for (const [says, inBody, query, namespace] of [
+    ["its own", "team", "other", "team"],
+    ["the query's", "", "other", "other"],
+    ["the query's", null, "other", "other"],
+    ["the default", undefined, "", "fn"],
+    ["the default", undefined, undefined, "fn"],
+  ] as const)
+    test(`is for ${says} namespace with ${inBody} in the body and ${query} in the query`, () =>
+      assert.equal(parseDeployment({ ...web, namespace: inBody }, "fn", query).namespace, namespace));
+
   const bad: { says: string; body: unknown; code: ErrorCode; text: RegExp }[] = [
     { says: "nothing", body: undefined, code: "BAD_JSON", text: /the body/ },
     { says: "null", body: null, code: "BAD_JSON", text: /the body/ },
@@ -142,6 +171,21 @@ suite("the body of a deploy", () => {
       body: { ...web, envVars: { A: "ü".repeat(70_000) } },
       code: "BAD_FUNCTION",
       text: /140002 bytes/,
+    },
+    {
+      says: "more in the environment than Linux hands on",
+      body: {
+        ...web,
+        envVars: Object.fromEntries(Array.from({ length: 11 }, (_, i) => [`A${i}`, "x".repeat(100_000)])),
+      },
+      code: "BAD_FUNCTION",
+      text: /envVars: 1100\d\d\d bytes.*1048576/,
+    },
+    {
+      says: "a process longer than Linux hands on",
+      body: { ...web, envProcess: "x".repeat(131_063) },
+      code: "BAD_FUNCTION",
+      text: /envProcess.*131071/,
     },
     { says: "NUL in the process", body: { ...web, envProcess: "a\0b" }, code: "BAD_FUNCTION", text: /envProcess/ },
     { says: "a number as label", body: { ...web, labels: { a: 1 } }, code: "BAD_JSON", text: /labels\.a/ },

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { type IncomingMessage, request, type ServerResponse } from "node:http";
+import type { Socket } from "node:net";
 import { suite, test } from "node:test";
 import { isAppError } from "../../../src/base/errors.ts";
 import { Entry, type Table } from "../../../src/functions/table.ts";
@@ -12,18 +13,20 @@ async function open(bridgeAddress = "10.0.0.1", table: Table = new Map()) {
   const gateway = await openGateway({ host: "127.0.0.1", port: 0, bridgeAddress, defaultNamespace: "fn", table });
   const asked: string[] = [];
   const held: ServerResponse[] = [];
+  const upgraded: Socket[] = [];
   const handlers = {
     invoke: (_: IncomingMessage, res: ServerResponse, address: string, target: string) => {
       asked.push(`${address} ${target}`);
       if (target === "/hold") held.push(res);
       else res.end(`function ${address} ${target}`);
     },
+    upgrade: (_: IncomingMessage, socket: Socket) => void upgraded.push(socket),
     admin: (req: IncomingMessage, res: ServerResponse) => {
       asked.push(`admin ${req.url}`);
       res.end(`admin ${req.url}`);
     },
   };
-  return { gateway, handlers, asked, held, [Symbol.asyncDispose]: () => gateway[Symbol.asyncDispose]() };
+  return { gateway, handlers, asked, held, upgraded, [Symbol.asyncDispose]: () => gateway[Symbol.asyncDispose]() };
 }
 
 function send(port: number, path: string, host = "napd.example") {

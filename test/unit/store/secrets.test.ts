@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { readdir, stat, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, stat, symlink, writeFile } from "node:fs/promises";
 import { suite, test } from "node:test";
 import { SecretStore } from "../../../src/store/secrets.ts";
 import { tmpDir } from "../../support/tmp.ts";
@@ -98,6 +99,60 @@ suite("a secret", () => {
       await assert.rejects(store.delete(namespace, name));
       assert.deepEqual(await readdir(dir.path), ["key"]);
     });
+
+  suite("through a symbolic link", () => {
+    test("in place of its file is not read, not listed, and replaced without a trace in what the link leads to", async () => {
+      await using dir = await tmpDir();
+      const store = new SecretStore(`${dir.path}/secrets`);
+      await store.put("fn", "real", everyByte);
+      await writeFile(`${dir.path}/outside`, "outside");
+      await symlink(`${dir.path}/outside`, `${dir.path}/secrets/fn/key`);
+      assert.equal(await store.read("fn", "key"), undefined);
+      assert.deepEqual(await store.list("fn"), ["real"]);
+      await store.put("fn", "key", Buffer.from("mine"));
+      assert.equal(String(await store.read("fn", "key")), "mine");
+      await store.delete("fn", "key");
+      assert.equal(await readFile(`${dir.path}/outside`, "utf8"), "outside");
+    });
+
+    test("in place of its namespace is refused in every way, and deleting all takes the link alone", async () => {
+      await using dir = await tmpDir();
+      const store = new SecretStore(`${dir.path}/secrets`);
+      await mkdir(`${dir.path}/secrets`);
+      await mkdir(`${dir.path}/outside`);
+      await writeFile(`${dir.path}/outside/key`, "outside");
+      await symlink(`${dir.path}/outside`, `${dir.path}/secrets/fn`);
+      for (const work of [
+        store.read("fn", "key"),
+        store.list("fn"),
+        store.put("fn", "key", everyByte),
+        store.delete("fn", "key"),
+      ])
+        await assert.rejects(work, /is not a directory/);
+      await store.deleteAll("fn");
+      assert.deepEqual(await store.list("fn"), []);
+      assert.equal(await readFile(`${dir.path}/outside/key`, "utf8"), "outside");
+    });
+  });
+
+  test("that is a pipe or a directory is none", async () => {
+    await using dir = await tmpDir();
+    const store = new SecretStore(dir.path);
+    await mkdir(`${dir.path}/fn/folder`, { recursive: true });
+    execFileSync("mkfifo", [`${dir.path}/fn/pipe`]);
+    assert.deepEqual([await store.read("fn", "folder"), await store.read("fn", "pipe")], [undefined, undefined]);
+    assert.deepEqual(await store.list("fn"), []);
+  });
+
+  test("goes with all of its namespace, and with no other", async () => {
+    await using dir = await tmpDir();
+    const store = new SecretStore(dir.path);
+    for (const namespace of ["one", "two"]) await store.put(namespace, "key", everyByte);
+    await store.deleteAll("one");
+    await store.deleteAll("one");
+    assert.deepEqual([await store.list("one"), await store.list("two")], [[], ["key"]]);
+    for (const namespace of ["", "..", "a/b"]) await assert.rejects(store.deleteAll(namespace));
+  });
 
   test("is listed by name, in order; what is no secret is not listed", async () => {
     await using dir = await tmpDir();

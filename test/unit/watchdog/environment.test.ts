@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { suite, test } from "node:test";
+import { parseRequest } from "../../../src/http1/head.ts";
 import { canonicalName, originForm, requestEnvironment, splitTarget } from "../../../src/watchdog/environment.ts";
-import { parseRequest } from "../../../src/watchdog/http1/head.ts";
 
 const env = (...lines: string[]): Record<string, string> => requestEnvironment({}, parseRequest(lines.join("\r\n")));
 

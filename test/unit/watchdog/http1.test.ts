@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { suite, test } from "node:test";
-import { BodyError, decoderFor } from "../../../src/watchdog/http1/body.ts";
-import { CHUNKED, HeadError, parseRequest, parseResponse, UNTIL_CLOSE } from "../../../src/watchdog/http1/head.ts";
+import { BodyError, decoderFor } from "../../../src/http1/body.ts";
+import { CHUNKED, HeadError, parseRequest, parseResponse, UNTIL_CLOSE } from "../../../src/http1/head.ts";
 import { isHopByHop } from "../../../src/watchdog/http1/hop.ts";
 import { sniffContentType } from "../../../src/watchdog/http1/sniff.ts";
 

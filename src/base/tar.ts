@@ -1,7 +1,7 @@
 /**
- * Reading of tar archives: POSIX.1-1988 ustar, POSIX.1-2001 pax headers for long names and large sizes, and GNU's
- * older ways for the same. Our own because it is short and an image archive needs no more: the layers inside are
- * containerd's to unpack.
+ * Reading and writing of tar archives: POSIX.1-1988 ustar, POSIX.1-2001 pax headers for long names and large sizes, and
+ * GNU's older ways for the same. Our own because it is short, and archives of images and backups need no more: the
+ * layers of images are containerd's to unpack.
  */
 
 /** Something that is not a tar archive, or one that is not taken; the message says why. */
@@ -28,6 +28,49 @@ export interface Cursor {
   /** The next `bytes` bytes, fewer only at the end. */
   take(bytes: number): Promise<Buffer>;
   skip(bytes: number): Promise<void>;
+}
+
+/** A cursor over what comes in pieces. */
+export class StreamCursor implements Cursor {
+  readonly #pieces: AsyncIterator<Buffer>;
+  #rest: Buffer = Buffer.alloc(0);
+  position = 0;
+
+  constructor(pieces: AsyncIterable<Buffer>) {
+    this.#pieces = pieces[Symbol.asyncIterator]();
+  }
+
+  /** Some bytes, at most `limit`; undefined at the end. */
+  async next(limit: number): Promise<Buffer | undefined> {
+    while (this.#rest.length === 0) {
+      const next = await this.#pieces.next();
+      if (next.done) return undefined;
+      this.#rest = next.value;
+    }
+    const piece = this.#rest.subarray(0, limit);
+    this.#rest = this.#rest.subarray(piece.length);
+    this.position += piece.length;
+    return piece;
+  }
+
+  async take(bytes: number): Promise<Buffer> {
+    const pieces: Buffer[] = [];
+    for (let left = bytes; left > 0; ) {
+      const piece = await this.next(left);
+      if (!piece) break;
+      pieces.push(piece);
+      left -= piece.length;
+    }
+    return Buffer.concat(pieces);
+  }
+
+  async skip(bytes: number): Promise<void> {
+    for (let left = bytes; left > 0; ) {
+      const piece = await this.next(left);
+      if (!piece) throw new BadTar("it ends too early");
+      left -= piece.length;
+    }
+  }
 }
 
 const blockBytes = 512;
@@ -183,4 +226,53 @@ function resolve(target: string): string {
       throw new BadTar(`it has a link to "${target.slice(0, 100)}", which leads out of it`);
   }
   return normalise(found.join("/"));
+}
+
+// --- writing -------------------------------------------------------------------------------------------------------
+
+/** What goes before a file's content: its header, with a pax header before it when its name is long. */
+export function tarHeader(name: string, size: number, mode: number, mtime: number): Buffer {
+  if (Buffer.byteLength(name) <= 100) return headerBlock(name, "0", size, mode, mtime);
+  const record = paxRecord("path", name);
+  const extra = Buffer.concat([
+    headerBlock("pax", "x", record.length, 0o600, mtime),
+    record,
+    tarPadding(record.length),
+  ]);
+  return Buffer.concat([extra, headerBlock(name.slice(-100), "0", size, mode, mtime)]);
+}
+
+/** What goes behind a file's content. */
+export function tarPadding(size: number): Buffer {
+  return Buffer.alloc(padded(size) - size);
+}
+
+/** What goes behind the last file. */
+export const tarEnd = Buffer.alloc(2 * blockBytes);
+
+/** `mtime` in seconds since the epoch. */
+function headerBlock(name: string, type: string, size: number, mode: number, mtime: number): Buffer {
+  const block = Buffer.alloc(blockBytes);
+  const octal = (value: number, at: number, length: number) =>
+    block.write(`${value.toString(8).padStart(length - 1, "0")}\0`, at, "latin1");
+  block.write(name, 0);
+  octal(mode, 100, 8);
+  octal(0, 108, 8);
+  octal(0, 116, 8);
+  octal(size, 124, 12);
+  octal(mtime, 136, 12);
+  block.write(" ".repeat(8), 148, "latin1");
+  block.write(type, 156, "latin1");
+  block.write("ustar\x0000", 257, "latin1");
+  const sum = block.reduce((total, byte) => total + byte, 0);
+  block.write(`${sum.toString(8).padStart(6, "0")}\0 `, 148, "latin1");
+  return block;
+}
+
+/** POSIX.1-2001 pax: the length counts its own digits. */
+function paxRecord(key: string, value: string): Buffer {
+  const rest = ` ${key}=${value}\n`;
+  let length = Buffer.byteLength(rest) + 1;
+  while (Buffer.byteLength(`${length}${rest}`) !== length) length++;
+  return Buffer.from(`${length}${rest}`);
 }
