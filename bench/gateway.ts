@@ -53,7 +53,7 @@ export async function gateway(): Promise<Measurement[]> {
 }
 
 /** The C upstream as a function; returns its replica's address. */
-async function deployUpstream(world: World): Promise<string> {
+export async function deployUpstream(world: World): Promise<string> {
   const program = await compileC(world.dir, "upstream", "-static");
   const archive = `${world.dir}/upstream.tar`;
   const layers = [[{ path: "/upstream", file: program, mode: 0o755 }]];

@@ -5,6 +5,7 @@ import { churn } from "./churn.ts";
 import { coldStart } from "./cold-start.ts";
 import { deploy } from "./deploy.ts";
 import { gateway } from "./gateway.ts";
+import { gatewayMemory } from "./gateway-memory.ts";
 import type { Bench, Measurement } from "./measure.ts";
 import { scaleOut } from "./scale-out.ts";
 import { updatesUnderLoad } from "./updates.ts";
@@ -16,6 +17,7 @@ const benches: Record<string, Bench> = {
   "cold-start": coldStart,
   deploy,
   gateway,
+  "gateway-memory": gatewayMemory,
   "scale-out": scaleOut,
   updates: updatesUnderLoad,
   watchdog,

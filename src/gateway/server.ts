@@ -93,7 +93,7 @@ function route(req: IncomingMessage, res: ServerResponse, handlers: Handlers, op
     handlers.invoke(req, res, call.address, call.target);
     return;
   }
-  if (req.headers.expect !== undefined) res.writeContinue();
+  if (req.headers.expect !== undefined && req.httpVersionMinor > 0) res.writeContinue();
   handlers.admin(req, res);
 }
 
