@@ -15,6 +15,7 @@ import { type Policy, type PolicyDefaults, policyOf, replicaSpec } from "./polic
 import { exitReason, waitReady } from "./readiness.ts";
 import { Reconciler } from "./reconcile.ts";
 import type { Replica } from "./replica.ts";
+import { type Routes, routesOf } from "./routes.ts";
 import type { Table } from "./table.ts";
 
 export interface RolloutOptions {
@@ -22,6 +23,7 @@ export interface RolloutOptions {
   images: ImagesInUse;
   backend: Backend;
   table: Table;
+  routes: Routes;
   defaults: PolicyDefaults;
   /** Ms a replica may take to get ready. */
   readyTimeoutMs: number;
@@ -146,7 +148,7 @@ export class Rollout implements AsyncDisposable {
   /** Brings a stored row (new, updated or scaled) into being; resolves when its version serves. */
   apply(row: Row): Promise<void> {
     const m = this.#functions.get(keyOf(row)) ?? this.#manage(row);
-    m.want(row, this.#policy(row));
+    this.#want(m, row);
     failpoint("rollout.applied");
     const done = m.deployed(row.generation);
     this.#step(m);
@@ -171,6 +173,7 @@ export class Rollout implements AsyncDisposable {
     this.#functions.delete(keyOf(id));
     this.#leaving.add(m);
     this.#o.table.delete(m.key);
+    this.#o.routes.assign(m.key, []);
     m.endDeploys(() => true, new AppError("FUNCTION_NOT_FOUND", [m.key]));
     m.endCallers(new AppError("FUNCTION_NOT_FOUND", [m.key]));
     const gone = m.gone();
@@ -205,7 +208,13 @@ export class Rollout implements AsyncDisposable {
     );
     this.#functions.set(m.key, m);
     this.#o.table.set(m.key, m.entry);
+    this.#o.routes.assign(m.key, routesOf(row.version.spec));
     return m;
+  }
+
+  #want(m: Managed, row: Row): void {
+    m.want(row, this.#policy(row));
+    this.#o.routes.assign(m.key, routesOf(row.version.spec));
   }
 
   #policy(row: Row): Policy {
@@ -258,7 +267,7 @@ export class Rollout implements AsyncDisposable {
     if (m.row.previous) {
       const row = this.#fail(m.row, `update failed, the previous version serves: ${message}`);
       m.endDeploys((g) => g === generation, error);
-      m.want(row, this.#policy(row));
+      this.#want(m, row);
       void this.releaseImage(m.row.namespace, failed.image);
     } else {
       this.#delayRetry(m, replica, error);

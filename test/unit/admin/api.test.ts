@@ -604,7 +604,7 @@ suite("functions", () => {
     test(`usage=${value} asks for what the function uses, too`, async () => {
       await using api = await open();
       const answer = JSON.parse((await api.ask("GET", `/system/function/web?usage=${value}`)).text);
-      assert.deepEqual(answer, { ...status, usage: { cpu: 12.5, totalMemoryBytes: 1000 } });
+      assert.deepEqual(answer, { ...status, usage: { cpu: 12.5, totalMemoryBytes: 4096 } });
     });
 
   for (const path of ["ghost", "web.team", "web?namespace=team", `${"x".repeat(200)}`])
