@@ -9,8 +9,10 @@ import type { Measurement } from "./measure.ts";
 import { memoryOf, openFiles } from "./process.ts";
 
 const run = promisify(execFile);
-/** Requests in all; NAPD_BENCH_REQUESTS for fewer. A hundredth as many are aborted besides. */
+/** Requests in all; NAPD_BENCH_REQUESTS for fewer. */
 const requests = Number(process.env.NAPD_BENCH_REQUESTS ?? 1_000_000);
+/** Those that are aborted, besides. */
+const aborted = Math.min(10_000, requests / 10);
 
 /**
  * What calls leave behind: resident memory after a tenth of the requests and after all of them, and open files before
@@ -29,14 +31,15 @@ export async function gatewayMemory(): Promise<Measurement[]> {
   const early = await megabytes();
   await load(world, requests * 0.9);
   const late = await megabytes();
-  await abort(world, requests / 100);
+  await abort(world, aborted);
   const left = (await settledFiles(pid)) - files;
+  console.error(`napd: ${early} MB, ${late} MB, ${left} files`);
   if (late > early * 1.34) throw new Error(`memory grew from ${early} MB to ${late} MB`);
   if (left > 2) throw new Error(`${left} files stayed open`); // of containerd's or the log's, which come and go
   return [
     { name: `gateway, resident memory after ${requests / 10} requests`, unit: "MB", value: early, peers: {} },
     { name: `gateway, resident memory after ${requests} requests`, unit: "MB", value: late, peers: {} },
-    { name: `gateway, and after ${requests / 100} aborted ones`, unit: "MB", value: await megabytes(), peers: {} },
+    { name: `gateway, and after ${aborted} aborted ones`, unit: "MB", value: await megabytes(), peers: {} },
     { name: "gateway, files that those left open", unit: "", value: left, peers: {} },
   ];
 }
