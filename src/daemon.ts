@@ -8,7 +8,7 @@ import type { Logger } from "./base/log.ts";
 import { keyOf, splitAddress } from "./base/names.ts";
 import { hostAddress, parseSubnet } from "./base/subnet.ts";
 import type { Config } from "./config.ts";
-import type { Backend, ReplicaIdentity } from "./functions/backend.ts";
+import type { Backend } from "./functions/backend.ts";
 import { durationBounds } from "./functions/call-stats.ts";
 import { Functions } from "./functions/functions.ts";
 import { ImagesInUse, type UsedImage } from "./functions/images-in-use.ts";
@@ -17,6 +17,7 @@ import { Namespaces } from "./functions/namespaces.ts";
 import { Rollout } from "./functions/rollout.ts";
 import { Routes } from "./functions/routes.ts";
 import { Secrets } from "./functions/secrets.ts";
+import { SleepStats, waitBounds } from "./functions/sleep-stats.ts";
 import type { Table } from "./functions/table.ts";
 import { Usage } from "./functions/usage.ts";
 import { type GatewayLimits, openGateway } from "./gateway/server.ts";
@@ -140,13 +141,16 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
   await namespaces.open();
   const overwrite = config.api.secret_overwrite;
   const secrets = new Secrets({ store: secretStore, namespaces, backend, overwrite });
-  const thaw = (replica: ReplicaIdentity) => backend.thaw(replica);
-  const calls = openInvoke({ table, defaultNamespace, thaw, tunnelIdleMs: config.gateway.tunnel_idle });
+  const sleep = new SleepStats();
+  const sleeper = sleep.watching(backend);
+  const tunnelIdleMs = config.gateway.tunnel_idle;
+  const calls = openInvoke({ table, defaultNamespace, thaw: sleeper.thaw, waits: sleep.waits, tunnelIdleMs });
   const usage = up.use(new Usage({ backend, table, clock, log }));
   const { registry, countRequest } = openMetrics({
     functions: () => functions.samples(),
     usage: async () => usage.totals(),
     durationBounds,
+    ...{ sleep, waitBounds },
     version: release.version,
   });
   up.use(await openMetricsServer(registry, config.metrics.listen));
@@ -166,7 +170,7 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
   const scaler = up.use(
     new Scaler({
       functions: () => rollout.managed(),
-      backend,
+      backend: sleeper,
       stop: (fn) => rollout.stopIdle(fn),
       scale: (fn, replicas) => functions.scale(fn, replicas),
       milliCpu: (fn) => usage.last(fn).cpu,

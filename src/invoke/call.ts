@@ -3,6 +3,7 @@ import { AppError, messageOf, systemCode } from "../base/errors.ts";
 import type { Waiter } from "../functions/admission.ts";
 import type { ReplicaIdentity } from "../functions/backend.ts";
 import type { Replica } from "../functions/replica.ts";
+import type { SleepStats } from "../functions/sleep-stats.ts";
 import type { Entry } from "../functions/table.ts";
 import type { ResponseHead } from "../http1/head.ts";
 import type { Connection, Exchange } from "../upstream/connection.ts";
@@ -16,6 +17,7 @@ import type { Upgrading } from "./upgrading.ts";
 export interface CallServices {
   readonly deadlines: Deadlines;
   readonly thaw: (replica: ReplicaIdentity) => Promise<void>;
+  readonly waits: SleepStats["waits"];
   /** Ms that an upgraded connection may be silent. */
   readonly tunnelIdleMs: number;
 }
@@ -135,8 +137,10 @@ export class Call implements Exchange, Expiring, Waiter {
 
   /** The slow way: nobody is awake. */
   async #awaitReplica(): Promise<void> {
+    const begin = performance.now();
     try {
       let replica = this.#entry.pick();
+      const waits = this.#o.waits[replica ? "frozen" : "stopped"];
       if (!replica) {
         await this.#entry.wake();
         replica = this.#entry.pick();
@@ -146,6 +150,7 @@ export class Call implements Exchange, Expiring, Waiter {
       // counted in before it is woken, so that nobody freezes it between wake-up and dispatch
       this.#take(replica);
       if (!(await this.#awake(replica)) || this.#isOver) return;
+      waits.add((performance.now() - begin) / 1000);
       this.#send(this.#connect(replica));
     } catch (e) {
       this.#fail(

@@ -3,6 +3,7 @@ import { type IncomingMessage, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import { AppError } from "../base/errors.ts";
 import type { ReplicaIdentity } from "../functions/backend.ts";
+import type { SleepStats } from "../functions/sleep-stats.ts";
 import type { Entry, Table } from "../functions/table.ts";
 import { Call } from "./call.ts";
 import { Deadlines } from "./deadlines.ts";
@@ -27,6 +28,8 @@ export interface InvokeOptions {
   table: Table;
   defaultNamespace: string;
   thaw: (replica: ReplicaIdentity) => Promise<void>;
+  /** Takes how long calls waited for a function that slept. */
+  waits: SleepStats["waits"];
   /** Ms that an upgraded connection may be silent. */
   tunnelIdleMs: number;
 }
@@ -49,8 +52,8 @@ export function mayUpgrade(req: Pick<IncomingMessage, "headers">): boolean {
  * into the table, the counts, the dispatch; no promise, no disk, no gRPC, no log line.
  */
 export function openInvoke(options: InvokeOptions): { invoke: Invoke; upgrade: InvokeUpgrade } {
-  const { table, defaultNamespace, thaw, tunnelIdleMs } = options;
-  const services = { deadlines: new Deadlines(), thaw, tunnelIdleMs };
+  const { table, defaultNamespace, thaw, waits, tunnelIdleMs } = options;
+  const services = { deadlines: new Deadlines(), thaw, waits, tunnelIdleMs };
 
   /** The function that a call is for; undefined when it has been refused. */
   function find(req: IncomingMessage, res: ServerResponse, address: string, ids: CallHeaders): Entry | undefined {

@@ -1,6 +1,7 @@
 import { collectDefaultMetrics, Gauge, Registry } from "prom-client";
 import { type FunctionSources, functionMetrics } from "./functions.ts";
 import { type CountRequest, requestMetrics } from "./requests.ts";
+import { type SleepSources, sleepMetrics } from "./sleep.ts";
 
 export interface Metrics {
   readonly registry: Registry;
@@ -8,7 +9,7 @@ export interface Metrics {
 }
 
 /** All that napd exposes: functions, requests of the API, and its own process (`process_*`, `nodejs_*`). */
-export function openMetrics(sources: FunctionSources & { version: string }): Metrics {
+export function openMetrics(sources: FunctionSources & SleepSources & { version: string }): Metrics {
   const registry = new Registry();
   new Gauge({
     name: "napd_info",
@@ -17,6 +18,7 @@ export function openMetrics(sources: FunctionSources & { version: string }): Met
     registers: [registry],
   }).set({ version: sources.version }, 1);
   functionMetrics(registry, sources);
+  sleepMetrics(registry, sources);
   const countRequest = requestMetrics(registry);
   // a coarse look at the event loop: the default wakes the process 100 times a second
   collectDefaultMetrics({ register: registry, eventLoopMonitoringPrecision: 200 });

@@ -10,6 +10,7 @@ import { Namespaces } from "../../src/functions/namespaces.ts";
 import { Rollout } from "../../src/functions/rollout.ts";
 import { Routes } from "../../src/functions/routes.ts";
 import type { ScaleDefaults } from "../../src/functions/scale-policy.ts";
+import { SleepStats } from "../../src/functions/sleep-stats.ts";
 import { type FunctionSpec, parseDeployment } from "../../src/functions/spec.ts";
 import type { FunctionStatus } from "../../src/functions/status.ts";
 import type { Table } from "../../src/functions/table.ts";
@@ -117,6 +118,7 @@ export async function openPlatform(options: PlatformOptions = {}): Promise<Platf
     table,
     defaultNamespace: namespace,
     thaw,
+    waits: new SleepStats().waits,
     tunnelIdleMs: options.tunnelIdleMs ?? 60_000,
   });
   const gateway = await openTestGateway({ defaultNamespace: namespace, table, routes });

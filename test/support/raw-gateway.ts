@@ -3,6 +3,7 @@ import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { type CallLimits, noLimits } from "../../src/functions/call-limits.ts";
 import { type PolicyDefaults, policyOf } from "../../src/functions/policy.ts";
 import { Replica } from "../../src/functions/replica.ts";
+import { SleepStats } from "../../src/functions/sleep-stats.ts";
 import { Entry, type Table } from "../../src/functions/table.ts";
 import { openInvoke } from "../../src/invoke/invoke.ts";
 import { policyDefaults } from "../fakes/policy.ts";
@@ -153,7 +154,7 @@ export async function openRawGateway(options: RawGatewayOptions = {}): Promise<R
   const table: Table = new Map([["f.fn", entry]]);
   const gateway = up.use(await openTestGateway({ table }));
   const thaw = async () => {};
-  const calls = openInvoke({ table, defaultNamespace: "fn", thaw, tunnelIdleMs });
+  const calls = openInvoke({ table, defaultNamespace: "fn", thaw, waits: new SleepStats().waits, tunnelIdleMs });
   gateway.serve({ ...calls, admin: (_, res) => void res.writeHead(404).end() });
   const stack = up.move();
   return {

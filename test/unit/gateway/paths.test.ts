@@ -4,6 +4,7 @@ import { suite, test } from "node:test";
 import { type ApiOptions, openApi } from "../../../src/admin/api.ts";
 import { openLog } from "../../../src/base/log.ts";
 import { Routes } from "../../../src/functions/routes.ts";
+import { SleepStats } from "../../../src/functions/sleep-stats.ts";
 import type { Table } from "../../../src/functions/table.ts";
 import { openInvoke } from "../../../src/invoke/invoke.ts";
 import { call, openTestGateway, recorder } from "../../support/gateway.ts";
@@ -190,7 +191,13 @@ suite("a host that leads to functions has nothing else", () => {
 
 suite("a name that no function can have is a 404", () => {
   const table: Table = new Map();
-  const calls = openInvoke({ table, defaultNamespace: "fn", thaw: async () => {}, tunnelIdleMs: 1000 });
+  const calls = openInvoke({
+    table,
+    defaultNamespace: "fn",
+    thaw: async () => {},
+    waits: new SleepStats().waits,
+    tunnelIdleMs: 1000,
+  });
   const names = [
     ".fn",
     ".openfaas-fn",

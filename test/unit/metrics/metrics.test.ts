@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { request } from "node:http";
 import { suite, test } from "node:test";
 import { CallStats, durationBounds } from "../../../src/functions/call-stats.ts";
+import { SleepStats, waitBounds } from "../../../src/functions/sleep-stats.ts";
 import type { FunctionSample, UsageSample } from "../../../src/metrics/functions.ts";
 import { openMetrics } from "../../../src/metrics/registry.ts";
 import { openMetricsServer } from "../../../src/metrics/server.ts";
@@ -20,8 +21,15 @@ function sample(calls: CallStats): FunctionSample {
   };
 }
 
-function exposed(functions: FunctionSample[], usage: UsageSample[] = []) {
-  return openMetrics({ functions: () => functions, usage: async () => usage, durationBounds, version: "1.2.3" });
+function exposed(functions: FunctionSample[], usage: UsageSample[] = [], sleep = new SleepStats()) {
+  return openMetrics({
+    functions: () => functions,
+    usage: async () => usage,
+    durationBounds,
+    sleep,
+    waitBounds,
+    version: "1.2.3",
+  });
 }
 
 suite("what is exposed", () => {
@@ -68,6 +76,33 @@ suite("what is exposed", () => {
     const text = await exposed([], usage).registry.metrics();
     assert.match(text, /^pod_cpu_usage_seconds_total\{function_name="hello",namespace="fn"\} 1\.5$/m);
     assert.match(text, /^pod_memory_working_set_bytes\{function_name="hello",namespace="fn"\} 4096$/m);
+  });
+
+  test("how functions fall asleep and wake up", async () => {
+    const sleep = new SleepStats();
+    const backend = sleep.watching({
+      can: { freeze: true },
+      freeze: async ({ number }) => {
+        if (number === 9) throw new Error("it moves");
+      },
+      thaw: async () => {},
+    });
+    const replica = { name: "hello", namespace: "fn", generation: 1, number: 0 };
+    await backend.freeze(replica);
+    await backend.thaw(replica);
+    await assert.rejects(backend.freeze({ ...replica, number: 9 }), /it moves/);
+    sleep.waits.frozen.add(0.002);
+    const text = await exposed([], [], sleep).registry.metrics();
+    const wanted = [
+      "napd_freezes_total 1",
+      "napd_freeze_failures_total 1",
+      "napd_thaws_total 1",
+      'napd_wake_wait_seconds_bucket{from="frozen",le="0.001"} 0',
+      'napd_wake_wait_seconds_bucket{from="frozen",le="0.0025"} 1',
+      'napd_wake_wait_seconds_count{from="frozen"} 1',
+      'napd_wake_wait_seconds_count{from="stopped"} 0',
+    ];
+    for (const line of wanted) assert.ok(text.split("\n").includes(line), line);
   });
 
   test("a function that is gone is gone here too", async () => {
