@@ -105,13 +105,9 @@ interface Watchdog extends AsyncDisposable {
 
 async function start({ env, paths }: Mode, dir: string, logFile: string): Promise<Watchdog> {
   const port = await freePort();
-  const common = {
-    PATH: process.env.PATH,
-    TMPDIR: dir,
-    port: String(port),
-    metrics_port: "0",
-    exec_timeout: `${limit}s`,
-  };
+  // A call that hangs is to end by exec_timeout, not by the end of its time to answer.
+  const limits = { exec_timeout: `${limit}s`, write_timeout: `${2 * limit}s`, read_timeout: `${2 * limit}s` };
+  const common = { PATH: process.env.PATH, TMPDIR: dir, port: String(port), metrics_port: "0", ...limits };
   const child = await startChild(watchdogBinary(), [], { logFile, env: { ...common, ...env } });
   let exit: Exit | undefined;
   void child.exited.then((e) => {
