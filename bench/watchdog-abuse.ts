@@ -105,13 +105,9 @@ interface Watchdog extends AsyncDisposable {
 
 async function start({ env, paths }: Mode, dir: string, logFile: string): Promise<Watchdog> {
   const port = await freePort();
-  const common = {
-    PATH: process.env.PATH,
-    TMPDIR: dir,
-    port: String(port),
-    metrics_port: "0",
-    exec_timeout: `${limit}s`,
-  };
+  // A call that hangs is to end by exec_timeout, not by the end of its time to answer.
+  const limits = { exec_timeout: `${limit}s`, write_timeout: `${2 * limit}s`, read_timeout: `${2 * limit}s` };
+  const common = { PATH: process.env.PATH, TMPDIR: dir, port: String(port), metrics_port: "0", ...limits };
   const child = await startChild(watchdogBinary(), [], { logFile, env: { ...common, ...env } });
   let exit: Exit | undefined;
   void child.exited.then((e) => {
@@ -132,14 +128,15 @@ interface State {
 }
 
 async function abuse(name: string, mode: Mode, { child, port }: Watchdog): Promise<Measurement[]> {
+  const processes = (await childrenOf(child.pid)).length;
   const begin = performance.now();
   const answers: Record<string, number> = {};
   await storm(port, mode.paths, Math.ceil(calls / 10), answers);
-  const warm = await settled(child.pid);
+  const warm = await settled(child.pid, processes);
   await storm(port, mode.paths, Math.floor(calls / 2), answers);
   const giants = await sendGiants(port, mode.giants, child.pid);
   await storm(port, mode.paths, Math.floor((calls * 4) / 10), answers);
-  const end = await settled(child.pid);
+  const end = await settled(child.pid, processes);
   const last = await call(port, { path: mode.paths.good, length: 10, manner: "good" });
   const took = (performance.now() - begin) / 1000;
   console.error(
@@ -187,8 +184,10 @@ async function sendGiants(
   return { statuses, peakKb };
 }
 
-/** What it has when nothing happens. Waits for calls whose client has left, and for the watchdog to clean up. */
-async function settled(pid: number): Promise<State> {
+/** What it has when nothing happens: calls whose client has left are over, and the watchdog has cleaned up. */
+async function settled(pid: number, processes: number): Promise<State> {
+  const end = performance.now() + (limit + 5) * 1000;
+  while ((await childrenOf(pid)).length > processes && performance.now() < end) await delay(500);
   await delay(5000);
   const [files, children, memory] = [await openFiles(pid), await childrenOf(pid), await memoryOf(pid)];
   const zombies = children.filter(({ state }) => state === "Z").length;

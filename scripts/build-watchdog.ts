@@ -60,6 +60,7 @@ function hashOfSources(): string {
   const patterns = [
     "src/watchdog/**/*.ts",
     "src/base/*.ts",
+    "src/http1/*.ts",
     "scripts/build-watchdog.ts",
     "scripts/c-library.ts",
     "scripts/elf.ts",
