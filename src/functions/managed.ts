@@ -20,6 +20,7 @@ export type Row = FunctionRow<Version>;
 /** What is known of a function right now, for the status that users see. */
 export interface Observed {
   readonly row: Row;
+  /** Answering now, or after a wake. */
   readonly available: number;
   readonly calls: CallStats;
   readonly policy: Policy;
@@ -71,6 +72,31 @@ export class Managed {
 
   get key(): string {
     return this.entry.key;
+  }
+
+  /** Nobody is to serve until a call comes: it was scaled to 0, or stopped for want of calls. */
+  get isAway(): boolean {
+    return this.row.stopped || this.row.replicas === 0;
+  }
+
+  /**
+   * How many replicas are to be there. Scaled to 0, those that are there sleep on, up to the number that a call
+   * brings back: so a call finds them after a thaw and not after a start. That is for the scaler to end by stopping them.
+   */
+  countToKeep(canFreeze: boolean): number {
+    const { row } = this;
+    if (this.deleted || row.stopped) return 0;
+    const { minReplicas, scale } = this.entry.policy;
+    if (row.replicas > 0 || !canFreeze || scale.stopAfterMs === 0) return row.replicas;
+    const serving = new Set(
+      [...this.replicas.values()]
+        // adopted and starting: it runs and is being looked at
+        .filter((r) => (r.serves || (r.adopted && r.state === "starting")) && r.identity.generation === row.generation)
+        .map((r) => r.identity.number),
+    );
+    let count = 0;
+    while (count < minReplicas && serving.has(count)) count++;
+    return count;
   }
 
   /** A new wish: what failed before does not count for it. */
@@ -128,7 +154,7 @@ export class Managed {
     const replicas = [...this.replicas.values()];
     return {
       row: this.row,
-      available: this.entry.routable.length,
+      available: this.row.stopped ? this.row.replicas : this.entry.routable.length,
       calls: this.entry.calls,
       policy: this.entry.policy,
       states: statesOf(replicas),

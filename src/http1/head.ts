@@ -66,6 +66,13 @@ const TARGET = /^[\x21-\x7e\x80-\xff]+$/;
 // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what it looks for
 const BAD_VALUE = /[\0-\x08\x0a-\x1f\x7f]/; // RFC 9110 §5.5
 
+/** A client may send an empty line or two before a request (RFC 9112 §2.2). */
+export function skipEmptyLines(bytes: Buffer): Buffer {
+  let at = 0;
+  while (bytes[at] === 13 && bytes[at + 1] === 10) at += 2;
+  return at > 0 ? bytes.subarray(at) : bytes;
+}
+
 /** Whether there is a line that ends without a carriage return: the end of such a head would never be found. */
 export function hasBareLineFeed(bytes: Buffer): boolean {
   for (let at = bytes.indexOf(10); at >= 0; at = bytes.indexOf(10, at + 1)) if (bytes[at - 1] !== 13) return true;

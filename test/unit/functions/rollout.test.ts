@@ -683,8 +683,8 @@ suite("a function without replicas", () => {
 suite("a function asleep", () => {
   test("is thawed once for 100 callers, and counts as available meanwhile", async () => {
     await using p = await openWithWeb();
-    await p.backend.freeze(replica("web", 1));
-    assert.ok(p.table.get("web.fn")!.routable[0]!.move(["ready"], "frozen"));
+    assert.ok(await p.table.get("web.fn")!.routable[0]!.fallAsleep(p.backend));
+    assert.equal(p.status("web")!.state, "Asleep");
     assert.equal(p.status("web")!.availableReplicas, 1);
     const answers = await Promise.all(Array.from({ length: 100 }, () => p.call("web")));
     assert.ok(answers.every((a) => a.status === 200));
@@ -693,8 +693,7 @@ suite("a function asleep", () => {
 
   test("whose thaw fails is thawed once more; only if it fails time after time, the caller is told why", async () => {
     await using p = await openWithWeb();
-    await p.backend.freeze(replica("web", 1));
-    p.table.get("web.fn")!.routable[0]!.move(["ready"], "frozen");
+    await p.table.get("web.fn")!.routable[0]!.fallAsleep(p.backend);
     for (let i = 0; i < 5; i++) p.backend.failNext("thaw", new Error("EBUSY"));
     const { status, text } = await p.call("web");
     assert.deepEqual([status, /could not be woken: EBUSY/.test(text)], [503, true]);
