@@ -20,7 +20,7 @@ suite("a full disk", () => {
       await run("mount", ["-t", "tmpfs", "-o", "size=2m", "tmpfs", dir]);
       up.defer(async () => void (await run("umount", ["--lazy", dir])));
     }
-    await world.start({ "images.pull_policy": "Never", "functions.grace": "50ms" });
+    await world.start({ "images.pull_policy": "Never", "images.disk_reserve": "0", "functions.grace": "50ms" });
     for (const text of ["old", "new"])
       await world.import(await webImage(`${world.dir}/${text}.tar`, `docker.io/library/${text}:1`, `${text}\n`));
     assert.equal((await deploy("POST", "web", "old")).status, 202);
