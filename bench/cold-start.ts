@@ -18,7 +18,7 @@ const image = "docker.io/library/web:1";
  */
 export async function coldStart(): Promise<Measurement[]> {
   await using world = await openWorld();
-  await world.start({ "functions.grace": "50ms", "images.pull_policy": "Never" });
+  await world.start({ "functions.grace": "50ms", "images.pull_policy": "Never", "scale.stop_after": "0s" });
   await world.import(await webImage(`${world.dir}/web.tar`, image, "hello\n"));
   await world.api("POST", "/system/functions", { service: "web", image });
   await world.api("POST", "/system/functions", { service: "injected", image, envProcess: "true" });

@@ -4,11 +4,13 @@ import { parseArgs } from "node:util";
 import { churn } from "./churn.ts";
 import { coldStart } from "./cold-start.ts";
 import { deploy } from "./deploy.ts";
+import { freezeRaceBench } from "./freeze-race.ts";
 import { gateway } from "./gateway.ts";
 import { gatewayMemory } from "./gateway-memory.ts";
 import type { Bench, Measurement } from "./measure.ts";
 import { scaleOut } from "./scale-out.ts";
 import { updatesUnderLoad } from "./updates.ts";
+import { wake } from "./wake.ts";
 import { watchdog } from "./watchdog.ts";
 import { watchdogAbuse } from "./watchdog-abuse.ts";
 
@@ -16,10 +18,12 @@ const benches: Record<string, Bench> = {
   churn,
   "cold-start": coldStart,
   deploy,
+  "freeze-race": freezeRaceBench,
   gateway,
   "gateway-memory": gatewayMemory,
   "scale-out": scaleOut,
   updates: updatesUnderLoad,
+  wake,
   watchdog,
   "watchdog-abuse": watchdogAbuse,
 };

@@ -77,6 +77,17 @@ function duration(fallback: number, sentence: string): Setting<number> {
   return { sentence, fallback, read, write: formatDuration };
 }
 
+/** Milliseconds; infinite for `never`. */
+function durationOrNever(fallback: number, sentence: string): Setting<number> {
+  const read = (t: string) => {
+    const ms = t === "never" ? Number.POSITIVE_INFINITY : parseDuration(t);
+    return ms !== undefined && ms >= 0 ? ms : fail("must be a duration such as 1h, or never");
+  };
+  return { sentence, fallback, read, write: (v) => (v === Number.POSITIVE_INFINITY ? "never" : formatDuration(v)) };
+}
+
+const onOff = ["on", "off"] as const;
+
 export interface ListenAddress {
   host: string;
   port: number;
@@ -255,6 +266,36 @@ const settings = {
       ["keep", "remove"],
       "keep",
       "Whether functions run on when napd stops, or are taken down (their deployment stays).",
+    ),
+  },
+  scale: {
+    zero: choice(
+      onOff,
+      "on",
+      "Whether functions that nobody calls are put to sleep, unless label com.openfaas.scale.zero says otherwise.",
+    ),
+    idle: duration(
+      60_000,
+      "How long nobody calls a function before it is frozen, unless label com.openfaas.scale.zero-duration says otherwise.",
+    ),
+    stop_after: durationOrNever(
+      3_600_000,
+      "How long a function is frozen before its replicas are stopped, which gives their memory back; never, or annotation napd.stop-after for one function.",
+    ),
+    auto: choice(
+      onOff,
+      "on",
+      "Whether load changes the number of replicas of functions with label com.openfaas.scale.max, .type or .target.",
+    ),
+    freezer: choice(
+      ["cgroup", "containerd"],
+      "cgroup",
+      "Who freezes: napd by the control group, which is several times faster, or containerd's Pause and Resume.",
+    ),
+    page_out: choice(
+      onOff,
+      "off",
+      "Whether the memory of frozen functions is moved to swap at once (cgroup v2, Linux 5.19 or newer).",
     ),
   },
   logs: {

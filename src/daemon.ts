@@ -21,8 +21,9 @@ import type { Table } from "./functions/table.ts";
 import { Usage } from "./functions/usage.ts";
 import { type GatewayLimits, openGateway } from "./gateway/server.ts";
 import { hostBackend } from "./host/backend.ts";
-import { openFreezer, removeParentGroups } from "./host/cgroup.ts";
+import { removeParentGroups } from "./host/cgroup.ts";
 import { type Containerd, openContainerd } from "./host/containerd/client.ts";
+import { openFreezer } from "./host/freezer.ts";
 import { Disk } from "./host/image/disk.ts";
 import { Images } from "./host/image/images.ts";
 import type { KeeperOptions } from "./host/image/keeper.ts";
@@ -40,6 +41,7 @@ import { Logs } from "./logs/logs.ts";
 import { openMetrics } from "./metrics/registry.ts";
 import { openMetricsServer } from "./metrics/server.ts";
 import type { Release } from "./release.ts";
+import { Scaler } from "./scale/scaler.ts";
 import { openCredentials } from "./store/credentials.ts";
 import { FunctionStore } from "./store/functions.ts";
 import { NamespaceStore } from "./store/namespaces.ts";
@@ -104,6 +106,12 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
   const defaults = {
     timeoutMs: config.gateway.upstream_timeout,
     pullPolicy: config.images.pull_policy,
+    scale: {
+      sleeps: config.scale.zero === "on",
+      idleMs: config.scale.idle,
+      stopAfterMs: config.scale.stop_after,
+      auto: config.scale.auto === "on",
+    },
     limits: {
       maxInFlight: config.calls.max_inflight,
       queue: config.calls.queue,
@@ -155,6 +163,18 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
   up.defer(() => gateway.drain(drainMs));
   up.defer(() => rollout.endDeploys());
   up.defer(() => stopping.abort(new AppError("SHUTTING_DOWN", [])));
+  const scaler = up.use(
+    new Scaler({
+      functions: () => rollout.managed(),
+      backend,
+      stop: (fn) => rollout.stopIdle(fn),
+      scale: (fn, replicas) => functions.scale(fn, replicas),
+      milliCpu: (fn) => usage.last(fn).cpu,
+      clock,
+      log,
+    }),
+  );
+  scaler.start();
 
   const stack = up.move();
   return { port: gateway.port, [Symbol.asyncDispose]: () => stack.disposeAsync() };
@@ -228,7 +248,8 @@ export async function openHost(config: Config, needs: HostNeeds): Promise<{ back
   const logs = up.use(
     await Logs.open({ dir: paths.logs, maxFileBytes, maxTotalBytes, minFreeBytes, punch, clock, log }),
   );
-  const freezer = openFreezer(clock);
+  const { freezer: by, page_out } = config.scale;
+  const freezer = openFreezer({ tasks: containerd.tasks, by, pageOut: page_out === "on", clock, log });
   const backend = hostBackend({ settings, containerd, images, cni, logs, freezer, clock, log, secrets, namespaces });
   const stack = up.move();
   return { backend, [Symbol.asyncDispose]: () => stack.disposeAsync() };

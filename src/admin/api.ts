@@ -12,6 +12,7 @@ import type { Secrets } from "../functions/secrets.ts";
 import type { FunctionUsage } from "../functions/usage.ts";
 import type { CountRequest } from "../metrics/requests.ts";
 import type { Credentials } from "../store/credentials.ts";
+import { alertRoutes } from "./alert.ts";
 import { authenticator } from "./auth.ts";
 import { errorHandler, frameworkError, maxBodyBytes, sendError } from "./errors.ts";
 import { functionRoutes } from "./functions.ts";
@@ -88,6 +89,7 @@ export async function openApi(options: ApiOptions): Promise<(req: IncomingMessag
     secretRoutes(add, options);
     namespaceRoutes(add, options);
     infoRoutes(add, options);
+    alertRoutes(add, options);
     logRoutes(add, options);
     await system.register(async (streams) => {
       takeAnyBodyAsStream(streams);

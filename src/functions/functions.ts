@@ -11,6 +11,7 @@ import { type Policy, type PolicyDefaults, policyOf } from "./policy.ts";
 import type { Rollout } from "./rollout.ts";
 import type { Routes } from "./routes.ts";
 import { type Sample, sampleOf } from "./samples.ts";
+import { alertedReplicas } from "./scale-policy.ts";
 import type { FunctionSpec } from "./spec.ts";
 import { type FunctionStatus, statusOf } from "./status.ts";
 
@@ -66,10 +67,14 @@ export class Functions {
     const policy = policyOf(spec, this.#o.defaults);
     await this.#checkPlace(spec, kind);
     this.#checkRoutes(spec);
-    const image = await this.#o.backend.prepare(spec.namespace, spec.image, policy.pullPolicy, signal);
+    const { namespace } = spec;
+    const prepared = await this.#o.images.prepare(namespace, () =>
+      this.#o.backend.prepare(namespace, spec.image, policy.pullPolicy, signal),
+    );
+    const { image } = prepared;
     try {
+      using _ = prepared;
       failpoint("deploy.prepared");
-      using _ = this.#o.images.hold(spec.namespace, image);
       const { applied } = await this.#changes.run(keyOf(spec), async () => {
         await this.#checkPlace(spec, kind); // a pull takes its time: look again
         this.#checkRoutes(spec); // nothing waits between this and the write, so nobody can come in between
@@ -112,9 +117,23 @@ export class Functions {
       const row = this.#o.store.get(id);
       if (!row) throw new AppError("FUNCTION_NOT_FOUND", [keyOf(id)]);
       const { minReplicas, maxReplicas } = policyOf(row.version.spec, this.#o.defaults);
-      const count = replicas === 0 ? 0 : Math.min(Math.max(replicas, minReplicas), maxReplicas);
-      this.#o.rollout.apply(this.#o.store.scale(id, count)).catch(() => {});
+      this.#scale(id, replicas === 0 ? 0 : Math.min(Math.max(replicas, minReplicas), maxReplicas));
     });
+  }
+
+  /** Follows an alert of Alertmanager. One about a function that does not exist is none of ours. */
+  async alert(id: FunctionId, firing: boolean): Promise<void> {
+    await this.#changes.run(keyOf(id), async () => {
+      const row = this.#o.store.get(id);
+      if (!row || (row.stopped && !firing)) return;
+      const { minReplicas, maxReplicas, scale } = policyOf(row.version.spec, this.#o.defaults);
+      const replicas = alertedReplicas(firing, row.replicas, { minReplicas, maxReplicas, ...scale });
+      if (replicas !== row.replicas) this.#scale(id, replicas);
+    });
+  }
+
+  #scale(id: FunctionId, replicas: number): void {
+    this.#o.rollout.apply(this.#o.store.scale(id, replicas)).catch(() => {});
   }
 
   /** Sorted by name. Fails with NAMESPACE_NOT_FOUND. */

@@ -10,7 +10,7 @@ import type { Managed } from "./managed.ts";
 import { monitor } from "./monitor.ts";
 import type { Probes } from "./probes.ts";
 import { becomeReady } from "./readiness.ts";
-import { Replica } from "./replica.ts";
+import { Replica, servingStates } from "./replica.ts";
 import { retryMaxMs, retryMinMs } from "./retries.ts";
 
 export interface LifecycleOptions {
@@ -69,12 +69,21 @@ export class Lifecycle {
     for (const slots of [this.#starts, this.#fetches, this.#clearances]) slots.hurry(m);
   }
 
-  /** Takes over a replica that runs since before us. */
+  /**
+   * Takes over a replica that runs since before us. One that slept when napd ended sleeps on: it was ready once, and
+   * the first call finds out whether it still is.
+   */
   adopt(m: Managed, o: ObservedReplica, address: Address): void {
-    this.#bringUp(m, newReplica(o, true), async () => {
-      if (o.condition === "frozen") await this.#o.backend.thaw(o);
-      return { address, slot: null };
-    });
+    const replica = newReplica(o, true);
+    if (o.condition !== "frozen") {
+      this.#bringUp(m, replica, async () => ({ address, slot: null }));
+      return;
+    }
+    replica.connect(address);
+    replica.readySince = this.#o.clock.monotonic();
+    replica.move(["starting"], "frozen");
+    m.replicas.set(replica.id, replica);
+    this.#lookAfter(m, replica, address, m.entry.policy.probes);
   }
 
   /** Takes over what is no use any more: as a failed replica, so that nothing starts under its id before it is gone. */
@@ -91,7 +100,7 @@ export class Lifecycle {
       return;
     }
     const drains = replica.serves;
-    if (!replica.move(["ready", "frozen", "failed"], "stopping")) return;
+    if (!replica.move([...servingStates, "failed"], "stopping")) return;
     this.#o.work.add(this.#takeDown(m, replica, drains));
   }
 
@@ -101,7 +110,7 @@ export class Lifecycle {
     const run = async () => {
       try {
         const begin = clock.monotonic();
-        const { probes } = m.entry.policy; // of this version; a newer one has replicas of its own
+        const probes = m.probes(replica.identity.generation);
         const { address, slot } = await start(replica.abort.signal);
         replica.connect(address);
         const ready = becomeReady(replica, address, probes, readyTimeoutMs, backend, clock);
@@ -152,6 +161,7 @@ export class Lifecycle {
 
   async #takeDown(m: Managed, replica: Replica, drains: boolean): Promise<void> {
     const { graceMs, clock, changed } = this.#o;
+    await replica.settled(); // a freeze that comes after the thaw of the removal would hold that up
     if (drains) await within(replica.drained(), graceMs, clock);
     failpoint("rollout.drained");
     if (!(await this.#stop(m, replica, drains ? graceMs : 0))) return;

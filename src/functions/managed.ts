@@ -2,6 +2,7 @@ import { AppError } from "../base/errors.ts";
 import type { FunctionRow } from "../store/functions.ts";
 import type { CallStats } from "./call-stats.ts";
 import type { Policy } from "./policy.ts";
+import { type Probes, probesOf } from "./probes.ts";
 import type { Replica } from "./replica.ts";
 import { type Failure, Retries } from "./retries.ts";
 import type { FunctionSpec } from "./spec.ts";
@@ -19,6 +20,7 @@ export type Row = FunctionRow<Version>;
 /** What is known of a function right now, for the status that users see. */
 export interface Observed {
   readonly row: Row;
+  /** Answering now, or after a wake. */
   readonly available: number;
   readonly calls: CallStats;
   readonly policy: Policy;
@@ -72,6 +74,31 @@ export class Managed {
     return this.entry.key;
   }
 
+  /** Nobody is to serve until a call comes: it was scaled to 0, or stopped for want of calls. */
+  get isAway(): boolean {
+    return this.row.stopped || this.row.replicas === 0;
+  }
+
+  /**
+   * How many replicas are to be there. Scaled to 0, those that are there sleep on, up to the number that a call
+   * brings back: so a call finds them after a thaw and not after a start. That is for the scaler to end by stopping them.
+   */
+  countToKeep(canFreeze: boolean): number {
+    const { row } = this;
+    if (this.deleted || row.stopped) return 0;
+    const { minReplicas, scale } = this.entry.policy;
+    if (row.replicas > 0 || !canFreeze || scale.stopAfterMs === 0) return row.replicas;
+    const serving = new Set(
+      [...this.replicas.values()]
+        // adopted and starting: it runs and is being looked at
+        .filter((r) => (r.serves || (r.adopted && r.state === "starting")) && r.identity.generation === row.generation)
+        .map((r) => r.identity.number),
+    );
+    let count = 0;
+    while (count < minReplicas && serving.has(count)) count++;
+    return count;
+  }
+
   /** A new wish: what failed before does not count for it. */
   want(row: Row, policy: Policy): void {
     if (this.row.generation !== row.generation) {
@@ -81,6 +108,13 @@ export class Managed {
     }
     this.row = row;
     this.entry.policy = policy;
+  }
+
+  /** How replicas of a generation are asked: while an update goes on, those of the version that serves in its own way. */
+  probes(generation: number): Probes {
+    const { version, previous } = this.row;
+    const { spec } = previous?.generation === generation ? previous.version : version;
+    return probesOf(spec.annotations ?? {});
   }
 
   deployed(generation: number): Promise<void> {
@@ -120,7 +154,7 @@ export class Managed {
     const replicas = [...this.replicas.values()];
     return {
       row: this.row,
-      available: this.entry.routable.length,
+      available: this.row.stopped ? this.row.replicas : this.entry.routable.length,
       calls: this.entry.calls,
       policy: this.entry.policy,
       states: statesOf(replicas),

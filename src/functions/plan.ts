@@ -1,4 +1,4 @@
-import type { ReplicaState } from "./replica.ts";
+import { type ReplicaState, servingStates } from "./replica.ts";
 
 /** A replica as the plan sees it. */
 export interface PlannedReplica {
@@ -25,7 +25,7 @@ export interface Plan<R> {
  * A failed replica is retired first and started anew once it is gone, since both have the same id.
  */
 export function plan<R extends PlannedReplica>(generation: number, count: number, replicas: readonly R[]): Plan<R> {
-  const serving = (r: R) => r.state === "ready" || r.state === "frozen";
+  const serving = (r: R) => (servingStates as readonly ReplicaState[]).includes(r.state);
   const wanted = replicas.filter((r) => r.generation === generation && r.number < count);
   const others = replicas.filter((r) => r.generation !== generation || r.number >= count);
   const fresh = wanted.filter(serving);

@@ -4,6 +4,7 @@ import { parseCpu, parseMemory } from "../base/quantities.ts";
 import type { PullPolicy, ReplicaSpec, WatchdogChoice } from "./backend.ts";
 import { type CallLimits, callLimits, noLimits } from "./call-limits.ts";
 import { type Probes, probesOf } from "./probes.ts";
+import { type ScaleDefaults, type ScalePolicy, scalePolicyOf } from "./scale-policy.ts";
 import type { FunctionSpec } from "./spec.ts";
 
 /** What a function's labels, annotations and limits come to. */
@@ -17,10 +18,12 @@ export interface Policy {
   readonly probes: Probes;
   readonly pullPolicy: PullPolicy;
   readonly watchdog: WatchdogChoice;
+  readonly scale: ScalePolicy;
   readonly limits: CallLimits;
 }
 
 export interface PolicyDefaults {
+  readonly scale: ScaleDefaults;
   readonly timeoutMs: number;
   readonly pullPolicy: PullPolicy;
   /** None if left out. */
@@ -53,6 +56,7 @@ export function policyOf(spec: FunctionSpec, defaults: PolicyDefaults): Policy {
     probes: probesOf(annotations),
     pullPolicy: pullPolicy(annotations["napd.pull-policy"]) ?? defaults.pullPolicy,
     watchdog: watchdog(annotations["napd.watchdog"]),
+    scale: scalePolicyOf(labels, annotations, { minReplicas, maxReplicas }, defaults.scale),
     limits: callLimits(annotations, defaults.limits ?? noLimits),
   };
 }

@@ -1,21 +1,27 @@
 import { Pool } from "../upstream/pool.ts";
-import type { Address, ReplicaIdentity } from "./backend.ts";
+import type { Address, Backend, ReplicaIdentity } from "./backend.ts";
 import { replicaId } from "./backend.ts";
 
 /**
- *   absent ─► starting ─► ready ⇄ frozen
- *                │          │        │
- *                ▼          ▼        │
- *              failed ─► stopping ◄──┘ ─► absent
+ *   absent ─► starting ─► ready ─► freezing ─► frozen
+ *                │          │ ▲───────┘ │         │ │
+ *                │          │ ▲─────────│─────────┘ │
+ *                ▼          ▼           ▼           │
+ *              failed ─► stopping ◄─────┴───────────┘ ─► absent
  *
+ * One that is found frozen when napd starts goes from `starting` to `frozen` and sleeps on.
  * `failed` has no process any more, or one that cannot be used, and still holds its container, network and files;
  * `stopping` drains its requests and gives all of that back. Absent replicas are not in any table.
  */
-export type ReplicaState = "starting" | "ready" | "frozen" | "failed" | "stopping";
+export type ReplicaState = "starting" | "ready" | "freezing" | "frozen" | "failed" | "stopping";
+
+/** In these it answers now, or would after a wake. */
+export const servingStates = ["ready", "freezing", "frozen"] as const satisfies ReplicaState[];
 
 const moves: Record<ReplicaState, readonly ReplicaState[]> = {
-  starting: ["ready", "failed"],
-  ready: ["frozen", "failed", "stopping"],
+  starting: ["ready", "frozen", "failed"],
+  ready: ["freezing", "failed", "stopping"],
+  freezing: ["ready", "frozen", "failed", "stopping"],
   frozen: ["ready", "failed", "stopping"],
   failed: ["stopping"],
   stopping: [],
@@ -50,7 +56,8 @@ export class Replica {
   /** When it got ready, on the monotonic clock, ms; null before. */
   readySince: number | null = null;
   #state: ReplicaState = "starting";
-  #waking: Promise<void> | null = null;
+  /** The freeze or thaw under way: there is never more than one. */
+  #moving: Promise<void> | null = null;
   #drained: (() => void) | null = null;
 
   constructor(identity: ReplicaIdentity, adopted = false) {
@@ -65,7 +72,11 @@ export class Replica {
 
   /** Whether it answers now or would after a thaw. */
   get serves(): boolean {
-    return this.#state === "ready" || this.#state === "frozen";
+    return (servingStates as readonly ReplicaState[]).includes(this.#state);
+  }
+
+  get isAsleep(): boolean {
+    return this.#state === "frozen" || this.#state === "freezing";
   }
 
   /**
@@ -88,16 +99,48 @@ export class Replica {
     this.pool = new Pool(address.host, address.port);
   }
 
-  /** Thaws a frozen one; all callers share one thaw, and none can cancel it. */
+  /** Wakes one that sleeps, or is about to; all callers share one thaw, and none can cancel it. */
   async ensureAwake(thaw: (replica: ReplicaIdentity) => Promise<void>): Promise<void> {
-    while (this.#state === "frozen") {
-      this.#waking ??= thaw(this.identity)
+    while (this.isAsleep) {
+      this.#moving ??= thaw(this.identity)
         .then(() => void this.move(["frozen"], "ready"))
         .finally(() => {
-          this.#waking = null;
+          this.#moving = null;
         });
-      await this.#waking;
+      await this.#moving;
     }
+  }
+
+  /**
+   * Freezes one that has nothing to do; false when it has, or is not awake. Requests that come meanwhile are counted
+   * in and wait in `ensureAwake`, which thaws it again. A failed freeze is undone, since nobody knows how far it came,
+   * and then told; where that fails too, the replica counts as frozen, so that the next request tries to thaw it.
+   */
+  async fallAsleep(backend: Pick<Backend, "freeze" | "thaw">): Promise<boolean> {
+    if (this.inFlight > 0 || this.#moving || !this.move(["ready"], "freezing")) return false;
+    const freezing = backend.freeze(this.identity).then(
+      () => void this.move(["freezing"], "frozen"),
+      async (e) => {
+        const undone = backend.thaw(this.identity).then(
+          () => "ready" as const,
+          () => "frozen" as const,
+        );
+        this.move(["freezing"], await undone);
+        throw e;
+      },
+    );
+    this.#moving = freezing
+      .catch(() => {})
+      .finally(() => {
+        this.#moving = null;
+      });
+    await freezing;
+    return true;
+  }
+
+  /** Resolves when no freeze or thaw is under way. */
+  async settled(): Promise<void> {
+    await this.#moving?.catch(() => {});
   }
 
   /** One request ended. */

@@ -7,14 +7,14 @@ import { Pending } from "../base/pending.ts";
 import type { FunctionStore } from "../store/functions.ts";
 import type { Backend, ReplicaExit } from "./backend.ts";
 import { replicaId } from "./backend.ts";
-import { type ImagesInUse, imagesOf, releaseImage } from "./images-in-use.ts";
+import { type ImagesInUse, imagesOf } from "./images-in-use.ts";
 import { Lifecycle } from "./lifecycle.ts";
 import { Managed, type Observed, type Row, type Version } from "./managed.ts";
 import { plan } from "./plan.ts";
 import { type Policy, type PolicyDefaults, policyOf, replicaSpec } from "./policy.ts";
 import { exitReason, waitReady } from "./readiness.ts";
 import { Reconciler } from "./reconcile.ts";
-import type { Replica } from "./replica.ts";
+import { type Replica, servingStates } from "./replica.ts";
 import { type Routes, routesOf } from "./routes.ts";
 import type { Table } from "./table.ts";
 
@@ -140,6 +140,19 @@ export class Rollout implements AsyncDisposable {
     return (namespace === undefined ? all : all.filter((m) => m.row.namespace === namespace)).map((m) => m.observed());
   }
 
+  /** Every function, with its replicas: for the scaler. */
+  managed(): Iterable<Managed> {
+    return this.#functions.values();
+  }
+
+  /** Stops the replicas of a function that nobody calls; the next call starts them again. */
+  stopIdle(m: Managed): void {
+    if (m.deleted || this.#closing.signal.aborted) return;
+    m.row = this.#record(() => this.#o.store.stop(m.row), { ...m.row, stopped: true });
+    this.#o.log.info({ fn: m.key }, "stopped for want of calls");
+    this.#step(m);
+  }
+
   /** Whether there are functions in a namespace, or replicas of one that was deleted. */
   isBusyIn(namespace: string): boolean {
     return [...this.#functions.values(), ...this.#leaving].some((m) => m.row.namespace === namespace);
@@ -159,9 +172,9 @@ export class Rollout implements AsyncDisposable {
   servingVersion(id: FunctionId): { version: Version; generation: number } | null {
     const m = this.#functions.get(keyOf(id));
     if (!m) return null;
-    const { version, generation, replicas, previous } = m.row;
+    const { version, generation, previous } = m.row;
     if (previous) return previous;
-    return m.proven === generation || replicas === 0 ? { version, generation } : null;
+    return m.proven === generation || m.isAway ? { version, generation } : null;
   }
 
   /** Takes a function down for good; resolves when nothing of it is left. The row is gone already. */
@@ -193,10 +206,12 @@ export class Rollout implements AsyncDisposable {
     for (const m of this.#functions.values()) this.#step(m);
   }
 
-  /** Lets go of a prepared image unless a function or a deploy under way needs it. */
+  /** Lets go of a prepared image unless somebody needs it. Never fails: what stays is released by the next sweep. */
   async releaseImage(namespace: string, image: string): Promise<void> {
-    if (!this.#o.images.isHeld({ namespace, image }))
-      await releaseImage(this.#o.backend, { namespace, image }, this.#rows(), this.#o.log);
+    const { images, backend, log } = this.#o;
+    await images
+      .release({ namespace, image }, this.#rows(), () => backend.release(namespace, image))
+      .catch((e) => log.warn({ image, err: messageOf(e) }, "image could not be released"));
   }
 
   #manage(row: Row): Managed {
@@ -228,16 +243,16 @@ export class Rollout implements AsyncDisposable {
   /** The heart: looks at what is wanted and what there is, and launches the difference. Never waits. */
   #step(m: Managed): void {
     if (!this.#opened || this.#closing.signal.aborted) return;
-    const count = m.deleted ? 0 : m.row.replicas;
+    const count = m.countToKeep(this.#o.backend.can.freeze);
     const replicas = [...m.replicas.values()].map((replica) => {
       const { id, state, adopted, identity } = replica;
       return { replica, id, state, adopted, generation: identity.generation, number: identity.number };
     });
     const { start, route, retire } = plan(m.deleted ? -1 : m.row.generation, count, replicas);
-    // what one said before it fell asleep says nothing about how it wakes up
-    m.entry.routable = route
-      .map((r) => r.replica)
-      .filter((r) => !r.isDoubted && (r.refusal === null || r.state === "frozen"));
+    // who was sent to sleep is not on the route, so that a call comes to `#wake`; and what one said before it fell
+    // asleep says nothing about how it wakes up
+    const mayServe = (r: Replica) => !r.isDoubted && (r.refusal === null || r.isAsleep);
+    m.entry.routable = m.isAway ? [] : route.map((r) => r.replica).filter(mayServe);
     const complete = route.filter((r) => r.generation === m.row.generation).length >= count;
     if (complete) failpoint("rollout.switched");
     for (const { replica } of retire) this.#lifecycle.retire(m, replica);
@@ -301,7 +316,7 @@ export class Rollout implements AsyncDisposable {
   async #look(m: Managed, replica: Replica): Promise<void> {
     await this.reconcile();
     const { readyTimeoutMs, clock } = this.#o;
-    const { probes } = m.entry.policy;
+    const probes = m.probes(replica.identity.generation);
     const soon = { ...probes, ready: { ...probes.ready, initialDelayMs: 0 } };
     const wrong =
       replica.state === "ready"
@@ -315,7 +330,7 @@ export class Rollout implements AsyncDisposable {
   /** A replica that served is of no use any more: it is replaced, ever more slowly if that happens often. */
   #lost(m: Managed, replica: Replica, error: AppError): void {
     replica.lostBecause = error.message;
-    if (!replica.move(["ready", "frozen"], "failed")) return;
+    if (!replica.move(servingStates, "failed")) return;
     this.#o.log.warn({ fn: m.key, replica: replica.id, err: error.message }, "replica lost");
     m.retries.served(replica.readySince, this.#o.clock.monotonic());
     this.#delayRetry(m, replica, error);
@@ -346,9 +361,9 @@ export class Rollout implements AsyncDisposable {
       return Promise.reject(new AppError("FUNCTION_UNAVAILABLE", [m.key, m.retries.reason ?? "it failed to start"]));
     const served = m.called();
     this.#lifecycle.hurry(m);
-    if (m.row.replicas === 0) {
-      const replicas = m.entry.policy.minReplicas;
-      m.row = this.#record(() => this.#o.store.scale(m.row, replicas), { ...m.row, replicas });
+    if (m.isAway) {
+      const replicas = m.row.replicas || m.entry.policy.minReplicas;
+      m.row = this.#record(() => this.#o.store.scale(m.row, replicas), { ...m.row, replicas, stopped: false });
       this.#step(m);
     }
     return served;

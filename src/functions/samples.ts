@@ -20,15 +20,11 @@ export interface Sample {
 
 export function sampleOf({ row, policy, calls, available, states }: Observed): Sample {
   const { name, namespace } = row;
-  const labels = row.version.spec.labels ?? {};
   return {
     key: keyOf(row),
     ...{ name, namespace, calls, available, states },
     desired: row.replicas,
     minReplicas: policy.minReplicas,
-    target: {
-      type: labels["com.openfaas.scale.type"] ?? "rps",
-      load: Number(labels["com.openfaas.scale.target"] ?? 50),
-    },
+    target: { type: policy.scale.measure, load: policy.scale.target },
   };
 }

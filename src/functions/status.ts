@@ -21,7 +21,8 @@ export interface FunctionStatus {
   availableReplicas: number;
   /** RFC 3339. */
   createdAt: string;
-  state: "Ready" | "Stopped" | "Deploying" | "Degraded" | "Failed";
+  /** Asleep: frozen, a call wakes it in milliseconds. Stopped: without processes, a call starts it. */
+  state: "Ready" | "Asleep" | "Stopped" | "Deploying" | "Degraded" | "Failed";
   /** Why it is not simply ready. */
   reason?: string;
   /** How often a replica of this version had to be started again since napd runs; absent when none had to. */
@@ -31,27 +32,28 @@ export interface FunctionStatus {
 }
 
 /** Design §6. */
-export function statusOf({ row, available, calls, starting, reason, restarts, lastFailure }: Observed): FunctionStatus {
+export function statusOf(observed: Observed): FunctionStatus {
+  const { row, available, calls, reason, restarts, lastFailure } = observed;
   return {
     ...row.version.spec,
     invocationCount: calls.ended,
     replicas: row.replicas,
     availableReplicas: available,
     createdAt: new Date(row.createdAt).toISOString(),
-    state: stateOf(row.replicas, available, starting || row.previous !== null, reason),
+    state: stateOf(observed),
     ...(reason !== null && { reason }),
     ...(lastFailure && { restarts, lastFailure: { ...lastFailure, at: new Date(lastFailure.at).toISOString() } }),
   };
 }
 
-function stateOf(
-  replicas: number,
-  available: number,
-  deploying: boolean,
-  reason: string | null,
-): FunctionStatus["state"] {
-  if (replicas === 0) return "Stopped";
-  if (available >= replicas) return deploying ? "Deploying" : "Ready";
+function stateOf({ row, available, states, starting, reason }: Observed): FunctionStatus["state"] {
+  const { ready = 0, freezing = 0, frozen = 0 } = states;
+  if (row.stopped) return "Stopped";
+  if (row.replicas === 0) return ready + freezing + frozen > 0 ? "Asleep" : "Stopped"; // kept to be woken by a call
+  if (available >= row.replicas) {
+    if (starting || row.previous !== null) return "Deploying";
+    return ready === 0 ? "Asleep" : "Ready";
+  }
   if (available > 0) return "Degraded";
   return reason === null ? "Deploying" : "Failed";
 }

@@ -18,6 +18,7 @@ export class Entry {
   readonly admission = new Admission();
   readonly #wake: () => Promise<void>;
   readonly #doubt: (replica: Replica) => void;
+  #turn = 0;
 
   /**
    * `wake` resolves when `routable` has somebody, and rejects with the reason why nobody will come. `doubt` has a
@@ -31,12 +32,20 @@ export class Entry {
     this.#doubt = doubt;
   }
 
-  /** The replica with the fewest requests in flight, awake ones first; undefined when there is none. */
+  /**
+   * The replica with the fewest requests in flight, undefined when there is none. Equals take turns; one that sleeps
+   * comes after an equal that is awake, so that only load wakes it.
+   */
   pick(): Replica | undefined {
+    const { routable } = this;
+    const count = routable.length;
+    if (count <= 1) return routable[0];
+    const first = this.#turn++ % count;
     let best: Replica | undefined;
     let bestLoad = Number.POSITIVE_INFINITY;
-    for (const replica of this.routable) {
-      const load = replica.state === "frozen" ? replica.inFlight + 0.5 : replica.inFlight;
+    for (let i = 0; i < count; i++) {
+      const replica = routable[(first + i) % count]!;
+      const load = replica.isAsleep ? replica.inFlight + 0.5 : replica.inFlight;
       if (load < bestLoad) {
         best = replica;
         bestLoad = load;

@@ -1,5 +1,4 @@
-import { AppError } from "../base/errors.ts";
-import type { Backend, ReplicaIdentity } from "../functions/backend.ts";
+import type { Backend } from "../functions/backend.ts";
 import { type Host, namesOf } from "./context.ts";
 import { hostImages } from "./images.ts";
 import { addNamespace, removeNamespace, sweepNamespaces } from "./namespaces.ts";
@@ -19,8 +18,8 @@ export function hostBackend(host: Host): Backend {
     release: (namespace, image) => host.images.unpin(namespace, image),
     start: (spec, signal) => startReplica(host, spec, signal),
     stop: (replica, graceMs) => removeReplica(host, replica, graceMs),
-    freeze: async (replica) => host.freezer.freeze(await pidOf(host, replica)),
-    thaw: async (replica) => host.freezer.thaw(await pidOf(host, replica)),
+    freeze: (replica) => host.freezer.freeze(namesOf(host.settings, replica)),
+    thaw: (replica) => host.freezer.thaw(namesOf(host.settings, replica)),
     list: () => listReplicas(host),
     watch: (onExit, onGap) => watchReplicas(host, onExit, onGap),
     stats: openStats(host),
@@ -36,11 +35,4 @@ export function hostBackend(host: Host): Backend {
     removeNamespace: (namespace) => removeNamespace(host, namespace),
     refreshSecret: (namespace, name) => host.secrets.refresh(namespace, name),
   };
-}
-
-async function pidOf(host: Host, replica: ReplicaIdentity): Promise<number> {
-  const names = namesOf(host.settings, replica);
-  const task = await host.containerd.tasks.get(names.container, { namespace: names.namespace });
-  if (!task) throw new AppError("FUNCTION_UNAVAILABLE", [names.container, "its process is gone"]);
-  return task.pid;
 }

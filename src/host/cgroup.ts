@@ -1,5 +1,5 @@
-import { existsSync, readdirSync, readFileSync } from "node:fs";
-import { readdir, readFile, rmdir, writeFile } from "node:fs/promises";
+import { constants, existsSync, readdirSync, readFileSync } from "node:fs";
+import { access, readdir, readFile, rmdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Clock } from "../base/clock.ts";
 import { AppError, systemCode } from "../base/errors.ts";
@@ -7,62 +7,113 @@ import { AppError, systemCode } from "../base/errors.ts";
 /** Where control groups are: one tree (v2), or a tree per controller (v1). This file is the only one that knows. */
 const root = "/sys/fs/cgroup";
 
-/**
- * The only place that freezes and thaws: direct writes to the container's cgroup, because that takes 0.2 ms where
- * containerd's Pause and Resume take 8. The two are never mixed on one container, so nobody else may call those
- * (contracts/containerd.md §2.3). The truth is read from the kernel: containerd goes on saying RUNNING.
- */
-export interface Freezer {
-  /** Resolves when every process of the container stands still. Undoes a freeze that does not complete. */
-  freeze(pid: number): Promise<void>;
-  thaw(pid: number): Promise<void>;
-  isFrozen(pid: number): Promise<boolean>;
+/** The control group of one container, as far as freezing goes; found once, so that a thaw is one write. */
+export interface FreezerGroup {
+  /** Resolves when every process stands still. A freeze that does not complete is undone, and fails. */
+  freeze(): Promise<void>;
+  /** Fine when it is not frozen. */
+  thaw(): Promise<void>;
+  /** Whether it stands still, or was told to. */
+  isFrozen(): Promise<boolean>;
+  /** Moves the memory of a frozen container to swap, as much as goes, until it is thawed. Only v2 can; false when not. */
+  pageOut(): Promise<boolean>;
 }
 
 /** How long a freeze may take, in ms; a process in an uninterruptible call can hold it up. */
 const freezeTimeoutMs = 2000;
+/** Memory asked back at once: small, so that a thaw in between is noticed. */
+const reclaimBytes = 32 * 1024 * 1024;
 
-export function openFreezer(clock: Clock): Freezer {
-  const freeze = async (pid: number) => {
-    const group = await freezerOf(pid);
-    await writeFile(group.file, group.frozen);
+/** What v1 and v2 write and read. */
+interface Form {
+  readonly file: string;
+  readonly frozen: string;
+  readonly thawed: string;
+  /** Every process stands still. */
+  isComplete(): Promise<boolean>;
+  /** The wish, which may not have come true yet. */
+  isAsked(): Promise<boolean>;
+  /** Directory with the memory files of v2. */
+  readonly memory?: string;
+}
+
+/**
+ * The freezer of the group that a process is in; null when nobody may write there. The kernel is asked instead of
+ * assuming: with the systemd driver the group is a scope. Fails when the process is gone. `places` is for tests.
+ */
+export async function freezerOf(
+  pid: number,
+  clock: Clock,
+  places = { cgroup: root, proc: "/proc" },
+): Promise<FreezerGroup | null> {
+  const form = formOf((await readFile(`${places.proc}/${pid}/cgroup`, "utf8")).split("\n"), places.cgroup);
+  const isWritable = await access(form.file, constants.W_OK).then(
+    () => true,
+    () => false,
+  );
+  if (!isWritable) return null;
+  return {
+    freeze: () => freeze(form, clock),
+    thaw: () => writeFile(form.file, form.thawed),
+    isFrozen: form.isAsked,
+    pageOut: () => pageOut(form),
+  };
+}
+
+/** `lines` of /proc/PID/cgroup. A freezer among the v1 trees is the one in use, also beside a v2 tree. */
+function formOf(lines: string[], cgroups: string): Form {
+  const v1 = lines.find((l) => /^\d+:([^:]*,)?freezer(,[^:]*)?:/.test(l));
+  if (v1) {
+    const file = `${cgroups}/freezer${v1.slice(v1.indexOf(":/") + 1)}/freezer.state`;
+    const state = async () => (await read(file)).trim(); // THAWED, FREEZING (asked, not complete), FROZEN
+    return {
+      ...{ file, frozen: "FROZEN", thawed: "THAWED" },
+      isComplete: async () => (await state()) === "FROZEN",
+      isAsked: async () => /^FR/.test(await state()),
+    };
+  }
+  const dir = `${cgroups}${lines.find((l) => l.startsWith("0::"))?.slice(3) ?? ""}`;
+  const file = `${dir}/cgroup.freeze`;
+  return {
+    ...{ file, frozen: "1", thawed: "0", memory: dir },
+    isComplete: async () => /^frozen 1$/m.test(await read(`${dir}/cgroup.events`)),
+    isAsked: async () => (await read(file)).trim() === "1",
+  };
+}
+
+async function freeze(form: Form, clock: Clock): Promise<void> {
+  try {
+    await writeFile(form.file, form.frozen);
     const end = clock.monotonic() + freezeTimeoutMs;
-    while (!(await group.isFrozen())) {
-      if (clock.monotonic() > end) {
-        await writeFile(group.file, group.thawed); // a freeze that stays pending would strike later, out of nowhere
+    while (!(await form.isComplete())) {
+      if (clock.monotonic() > end)
         throw new AppError("HOST_COMMAND", [
           "freezing a container",
           `not every process stood still within ${freezeTimeoutMs} ms`,
         ]);
-      }
       await clock.sleep(1);
     }
-  };
-  const thaw = async (pid: number) => {
-    const group = await freezerOf(pid);
-    await writeFile(group.file, group.thawed);
-  };
-  return { freeze, thaw, isFrozen: async (pid) => (await freezerOf(pid)).isFrozen() };
-}
-
-interface FreezerGroup {
-  file: string;
-  frozen: string;
-  thawed: string;
-  isFrozen(): Promise<boolean>;
-}
-
-/** Asks the kernel where the process is instead of assuming: with the systemd driver it is a scope. */
-async function freezerOf(pid: number): Promise<FreezerGroup> {
-  const lines = (await readFile(`/proc/${pid}/cgroup`, "utf8")).split("\n");
-  const v1 = lines.find((l) => /^\d+:([^:]*,)?freezer(,[^:]*)?:/.test(l));
-  if (v1) {
-    const file = `${root}/freezer${v1.slice(v1.indexOf(":/") + 1)}/freezer.state`;
-    return { file, frozen: "FROZEN", thawed: "THAWED", isFrozen: async () => (await read(file)).trim() === "FROZEN" };
+  } catch (e) {
+    // a freeze that stays pending would strike later, out of nowhere
+    await writeFile(form.file, form.thawed).catch(() => {}); // gone: then there is nothing to thaw
+    throw e;
   }
-  const dir = `${root}${lines.find((l) => l.startsWith("0::"))?.slice(3) ?? ""}`;
-  const isFrozen = async () => /^frozen 1$/m.test(await read(`${dir}/cgroup.events`));
-  return { file: `${dir}/cgroup.freeze`, frozen: "1", thawed: "0", isFrozen };
+}
+
+async function pageOut({ memory, isAsked }: Form): Promise<boolean> {
+  if (memory === undefined) return false;
+  while (await isAsked()) {
+    const bytes = Number(await read(`${memory}/memory.current`));
+    if (!bytes) return true;
+    try {
+      await writeFile(`${memory}/memory.reclaim`, String(Math.min(bytes, reclaimBytes)), { flag: "r+" });
+    } catch (e) {
+      if (systemCode(e) === "EAGAIN") return true; // no more can be had
+      if (systemCode(e) === "ENOENT") return false; // a kernel before 5.19
+      throw e;
+    }
+  }
+  return true;
 }
 
 /** What a control group has used. */

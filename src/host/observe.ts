@@ -47,9 +47,10 @@ async function observe(
   const names = namesOf(host.settings, identity);
   const attachment = stored.get(names.host);
   const dead = { ...identity, condition: "dead", address: null } as const;
-  if (task?.status !== "RUNNING" || !attachment) return dead;
+  const lives = task?.status === "RUNNING" || task?.status === "PAUSED" || task?.status === "PAUSING";
+  if (!lives || !attachment) return dead;
   if (!(await netns.isLive(netns.path(names.netns))) || !(await host.cni.isPlugged(names.host))) return dead;
-  const frozen = await host.freezer.isFrozen(task.pid).catch(() => undefined);
+  const frozen = await host.freezer.isFrozen(names, task).catch(() => undefined);
   if (frozen === undefined) return dead; // ended since the list was made
   return { ...identity, condition: frozen ? "frozen" : "running", address: { host: attachment.address, port: 8080 } };
 }

@@ -17,6 +17,7 @@ const killedMs = 10_000;
 export async function removeReplica(host: Host, replica: ReplicaIdentity, graceMs: number): Promise<void> {
   const names = namesOf(host.settings, replica);
   await endTask(host, names.namespace, names.container, graceMs);
+  host.freezer.forget(names);
   failpoint("remove.task");
   const ends = await Promise.allSettled([
     host.logs.end(replica),
@@ -76,7 +77,7 @@ async function terminate(
 ): Promise<void> {
   const { tasks } = host.containerd;
   if (graceMs > 0) {
-    await host.freezer.thaw(pid).catch(() => {}); // a frozen process gets no TERM; one that is gone needs none
+    await host.freezer.thaw({ namespace, container }).catch(() => {}); // a frozen process gets no TERM; one that is gone needs none
     await tasks.kill(container, 15, false, { namespace });
     if (await within(ended, graceMs, host.clock)) return;
   }

@@ -11,6 +11,8 @@ export interface FunctionRow<V> extends FunctionId {
   /** What served before, while `version` has not got ready. */
   readonly previous: { version: V; generation: number } | null;
   readonly replicas: number;
+  /** Nobody called it for long: none of its replicas is to run until somebody does. */
+  readonly stopped: boolean;
   /** Which version failed last and why: the wanted one, or an update that was given up. Null when none did. */
   readonly failure: { generation: number; reason: string } | null;
   /** Ms since the epoch. */
@@ -25,6 +27,7 @@ type Columns = {
   previous: string | null;
   previous_generation: number | null;
   replicas: number;
+  stopped: number;
   failure: string | null;
   failed_generation: number | null;
   created_at: number;
@@ -76,7 +79,7 @@ export class FunctionStore<V> {
   ): FunctionRow<V> {
     failpoint("store.update");
     this.#run(
-      "UPDATE functions SET version = ?, generation = ?, previous = ?, previous_generation = ?, replicas = ?, failure = NULL WHERE namespace = ? AND name = ?",
+      "UPDATE functions SET version = ?, generation = ?, previous = ?, previous_generation = ?, replicas = ?, stopped = 0, failure = NULL WHERE namespace = ? AND name = ?",
       JSON.stringify(version),
       generation,
       previous && JSON.stringify(previous.version),
@@ -107,12 +110,19 @@ export class FunctionStore<V> {
     return this.get(id)!;
   }
 
+  /** So many are wanted; they run. */
   scale(id: FunctionId, replicas: number): FunctionRow<V> {
     failpoint("store.scale");
     this.#run(
-      "UPDATE functions SET replicas = ? WHERE namespace = ? AND name = ?",
+      "UPDATE functions SET replicas = ?, stopped = 0 WHERE namespace = ? AND name = ?",
       ...[replicas, id.namespace, id.name],
     );
+    return this.get(id)!;
+  }
+
+  /** None is to run until `scale` says so; how many are wanted stays. */
+  stop(id: FunctionId): FunctionRow<V> {
+    this.#run("UPDATE functions SET stopped = 1 WHERE namespace = ? AND name = ?", id.namespace, id.name);
     return this.get(id)!;
   }
 
@@ -133,6 +143,7 @@ export class FunctionStore<V> {
       generation: c.generation,
       previous: c.previous === null ? null : { version: JSON.parse(c.previous), generation: c.previous_generation! },
       replicas: c.replicas,
+      stopped: c.stopped === 1,
       failure: c.failure === null ? null : { generation: c.failed_generation!, reason: c.failure },
       createdAt: c.created_at,
     };

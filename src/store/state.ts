@@ -27,6 +27,8 @@ const migrations = [
      leaving INTEGER NOT NULL        -- 1: deleted, and not all of it is gone yet
    ) STRICT;
    INSERT INTO namespaces SELECT DISTINCT namespace, '{}', '{}', 0 FROM functions`,
+  // 1: its replicas were stopped for want of calls
+  "ALTER TABLE functions ADD COLUMN stopped INTEGER NOT NULL DEFAULT 0",
 ];
 
 /** The version of the schema that this napd writes. */

@@ -107,7 +107,7 @@ class FakeReplica {
 }
 
 export class FakeBackend implements Backend, AsyncDisposable {
-  readonly can = { freeze: true };
+  readonly can = { freeze: true as boolean };
   /** What was asked, in order: `start web.1.0`, `stop web.1.0`, `thaw …`, `prepare IMAGE`, `release PIN`, `forget …`. */
   readonly journal: string[] = [];
   /** Prepared images that nobody has released. */

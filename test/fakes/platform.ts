@@ -9,6 +9,7 @@ import type { Version } from "../../src/functions/managed.ts";
 import { Namespaces } from "../../src/functions/namespaces.ts";
 import { Rollout } from "../../src/functions/rollout.ts";
 import { Routes } from "../../src/functions/routes.ts";
+import type { ScaleDefaults } from "../../src/functions/scale-policy.ts";
 import { type FunctionSpec, parseDeployment } from "../../src/functions/spec.ts";
 import type { FunctionStatus } from "../../src/functions/status.ts";
 import type { Table } from "../../src/functions/table.ts";
@@ -20,6 +21,7 @@ import { openState } from "../../src/store/state.ts";
 import { openTestGateway } from "../support/gateway.ts";
 import { tmpDir } from "../support/tmp.ts";
 import { FakeBackend } from "./backend.ts";
+import { policyDefaults } from "./policy.ts";
 
 export const namespace = "fn";
 
@@ -30,6 +32,8 @@ export interface PlatformOptions {
   tunnelIdleMs?: number;
   startsAtOnce?: number;
   clock?: Clock;
+  /** No scaler runs here, and what is scaled to 0 is stopped, unless `stopAfterMs` says otherwise. */
+  scale?: Partial<ScaleDefaults>;
 }
 
 /** Functions on the fake backend: the real store, rollout and gateway path, without a machine. */
@@ -70,8 +74,11 @@ export async function openPlatform(options: PlatformOptions = {}): Promise<Platf
   const namespaces = new NamespaceStore(db);
   Namespaces.ensureDefault(namespaces, namespace);
   const clock = options.clock ?? systemClock;
-  const limits = { maxInFlight: 0, queue: 100, maxBodyBytes: 0 };
-  const defaults = { timeoutMs: options.timeoutMs ?? 20_000, pullPolicy: "Always" as const, limits };
+  const defaults = {
+    ...policyDefaults,
+    timeoutMs: options.timeoutMs ?? 20_000,
+    scale: { ...policyDefaults.scale, stopAfterMs: 0, ...options.scale },
+  };
 
   const makeRollout = () =>
     new Rollout({

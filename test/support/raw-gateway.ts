@@ -5,6 +5,7 @@ import { type PolicyDefaults, policyOf } from "../../src/functions/policy.ts";
 import { Replica } from "../../src/functions/replica.ts";
 import { Entry, type Table } from "../../src/functions/table.ts";
 import { openInvoke } from "../../src/invoke/invoke.ts";
+import { policyDefaults } from "../fakes/policy.ts";
 import { openTestGateway } from "./gateway.ts";
 
 /** One end of a connection, byte for byte. Bytes are latin1 characters. */
@@ -137,7 +138,7 @@ export async function openRawGateway(options: RawGatewayOptions = {}): Promise<R
     server.close();
   });
 
-  const defaults: PolicyDefaults = { timeoutMs, pullPolicy: "Never", limits: { ...noLimits, queue: 100, ...limits } };
+  const defaults: PolicyDefaults = { ...policyDefaults, timeoutMs, limits: { ...noLimits, queue: 100, ...limits } };
   const policy = policyOf({ name: "f", namespace: "fn", image: "f:1" }, defaults);
   const doubted: Replica[] = [];
   const entry = new Entry({ name: "f", namespace: "fn" }, policy, wake, (replica) => doubted.push(replica));

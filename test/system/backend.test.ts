@@ -8,11 +8,12 @@ import { hostAddress, parseSubnet } from "../../src/base/subnet.ts";
 import { loadConfig } from "../../src/config.ts";
 import { openImages } from "../../src/daemon.ts";
 import { hostBackend } from "../../src/host/backend.ts";
-import { openFreezer, removeParentGroups } from "../../src/host/cgroup.ts";
+import { removeParentGroups } from "../../src/host/cgroup.ts";
 import { jsonAny } from "../../src/host/containerd/channel.ts";
 import { openContainerd } from "../../src/host/containerd/client.ts";
 import { labels, namesOf } from "../../src/host/context.ts";
 import { run } from "../../src/host/exec.ts";
+import { openFreezer } from "../../src/host/freezer.ts";
 import { Disk } from "../../src/host/image/disk.ts";
 import { ensureNamespaces } from "../../src/host/namespaces.ts";
 import { ensureBridge, teardownBridge, uplinkMtu } from "../../src/host/net/bridge.ts";
@@ -104,7 +105,7 @@ async function openCandidate(): Promise<Candidate> {
   const secrets = new Map<string, string>();
   const host = {
     ...{ settings, containerd, images, cni, logs, log },
-    freezer: openFreezer(systemClock),
+    freezer: openFreezer({ tasks: containerd.tasks, by: "cgroup", pageOut: false, clock: systemClock, log }),
     clock: systemClock,
     secrets: new SecretCopies(paths.run, async (_, name) => {
       const text = secrets.get(name);

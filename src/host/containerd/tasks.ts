@@ -93,6 +93,16 @@ export class Tasks {
     }
   }
 
+  /** Freezes every process of it. Fails when it does not run. */
+  async pause(containerId: string, options: CallOptions): Promise<void> {
+    await this.#channel.unary(service, "Pause", { container_id: containerId }, options);
+  }
+
+  /** Fails when it is not paused. */
+  async resume(containerId: string, options: CallOptions): Promise<void> {
+    await this.#channel.unary(service, "Resume", { container_id: containerId }, options);
+  }
+
   /** Deletes a task that has ended or never started, and drains its log. Idempotent. */
   async delete(containerId: string, options: CallOptions): Promise<void> {
     try {

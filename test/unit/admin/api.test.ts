@@ -18,7 +18,9 @@ const status: FunctionStatus = {
 };
 
 /** Has one function, web in fn. `calls` is what it was asked to do; `answer` is what deploys come to. */
-class FakeFunctions implements Pick<Functions, "deploy" | "remove" | "scale" | "list" | "get" | "occupants" | "logs"> {
+class FakeFunctions
+  implements Pick<Functions, "deploy" | "remove" | "scale" | "alert" | "list" | "get" | "occupants" | "logs">
+{
   readonly calls: unknown[] = [];
   answer: DeployOutcome | Error = "serving";
 
@@ -34,6 +36,10 @@ class FakeFunctions implements Pick<Functions, "deploy" | "remove" | "scale" | "
   async scale(...[id, replicas]: Parameters<Functions["scale"]>): Promise<void> {
     this.calls.push(["scale", id, replicas]);
     this.#find(id);
+  }
+  async alert(...[id, firing]: Parameters<Functions["alert"]>): Promise<void> {
+    this.calls.push(["alert", id, firing]);
+    if (id.name === "full") throw new AppError("STORE", ["state.db", "no space left"]);
   }
   list(namespace: string): FunctionStatus[] {
     if (namespace !== "fn" && namespace !== "team") throw new AppError("NAMESPACE_NOT_FOUND", [namespace]);
@@ -125,6 +131,7 @@ const routes: { method: string; path: string; body?: unknown; status: number; js
   { method: "POST", path: "/system/secrets", body: { name: "new", value: "x" }, status: 202 },
   { method: "PUT", path: "/system/secrets", body: { name: "key", value: "x" }, status: 202 },
   { method: "DELETE", path: "/system/secrets", body: { name: "key" }, status: 202 },
+  { method: "POST", path: "/system/alert", body: { alerts: [] }, status: 200 },
   { method: "GET", path: "/system/images", status: 200 },
   { method: "POST", path: "/system/images", body: "archive", status: 201, json: true },
   { method: "DELETE", path: "/system/images", body: { name: "old:1" }, status: 202 },
@@ -552,6 +559,7 @@ suite("functions", () => {
     ["?usage=1", true],
     ["?usage=true", true],
     ["?usage=T", true],
+    ["?usage=TRUE", true],
     ["?usage=0", false],
     ["?usage=false", false],
     ["?usage=yes", false],
@@ -572,6 +580,41 @@ suite("functions", () => {
       await using api = await open();
       const answer = await api.ask(method, path, { body });
       assert.deepEqual([answer.status, /function ghost\.fn does not exist/.test(answer.text)], [404, true]);
+    });
+
+  test("each alert goes to the function that it names; what names none is passed over", async () => {
+    await using api = await open();
+    const alerts = [
+      { status: "firing", labels: { alertname: "APIHighInvocationRate", function_name: "web.team" } },
+      { status: "resolved", labels: { function_name: "web" } },
+      { status: "firing", labels: { alertname: "Watchdog" } },
+      { status: "firing" },
+    ];
+    const answer = await api.ask("POST", "/system/alert", { body: { status: "firing", receiver: "scale-up", alerts } });
+    assert.deepEqual([answer.status, answer.text], [200, ""]);
+    assert.deepEqual(api.functions.calls, [
+      ["alert", { name: "web", namespace: "team" }, true],
+      ["alert", { name: "web", namespace: "fn" }, false],
+    ]);
+  });
+
+  test("an alert that cannot be followed is told by number, and does not keep the others back", async () => {
+    await using api = await open();
+    const alerts = ["full.fn", "web.fn", "full.team"].map((function_name) => ({
+      status: "firing",
+      labels: { function_name },
+    }));
+    const answer = await api.ask("POST", "/system/alert", { body: { alerts } });
+    assert.equal(answer.status, 500);
+    assert.match(answer.text, /^\[0\] the state database.*\n\[1\] the state database.*\n$/);
+    assert.equal(api.functions.calls.length, 3);
+  });
+
+  for (const body of ["", "{", "[]", '{"alerts":{}}', '{"alerts":[{"labels":{"function_name":1}}]}'])
+    test(`an alert ${body || "without a body"} is refused`, async () => {
+      await using api = await open();
+      assert.equal((await api.ask("POST", "/system/alert", { body })).status, 400);
+      assert.deepEqual(api.functions.calls, []);
     });
 
   test("the list is an array of one namespace", async () => {
@@ -598,13 +641,6 @@ suite("functions", () => {
     test(`GET /system/function/${path} tells of the function`, async () => {
       await using api = await open();
       assert.deepEqual(JSON.parse((await api.ask("GET", `/system/function/${path}`)).text), status);
-    });
-
-  for (const value of ["1", "true", "TRUE", "t"])
-    test(`usage=${value} asks for what the function uses, too`, async () => {
-      await using api = await open();
-      const answer = JSON.parse((await api.ask("GET", `/system/function/web?usage=${value}`)).text);
-      assert.deepEqual(answer, { ...status, usage: { cpu: 12.5, totalMemoryBytes: 4096 } });
     });
 
   for (const path of ["ghost", "web.team", "web?namespace=team", `${"x".repeat(200)}`])

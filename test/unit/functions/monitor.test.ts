@@ -53,6 +53,9 @@ const health = {
 };
 const ready = { "com.openfaas.ready.http.path": "/_/ready", "com.openfaas.ready.http.periodSeconds": "1" };
 
+/** Freezes and thaws at once. */
+const kernel = { freeze: async () => {}, thaw: async () => {} };
+
 suite("a health check", () => {
   test("that fails as often in a row as it may makes a replica unhealthy, once, and says how", async () => {
     await using w = await watched(health);
@@ -85,11 +88,11 @@ suite("a health check", () => {
       res.writeHead(500).end();
     };
     await until("it has failed twice", () => n === 2);
-    w.replica.move(["ready"], "frozen");
+    await w.replica.fallAsleep(kernel);
     await w.periods(8);
     const asleep = n;
     assert.ok(asleep <= 3, `asked ${asleep} times`); // one may have been under way
-    w.replica.move(["frozen"], "ready");
+    await w.replica.ensureAwake(kernel.thaw);
     await until("it has failed again", () => n === asleep + 2);
     assert.deepEqual(w.unhealthy, []);
     await until("three times in a row", () => w.unhealthy.length === 1);
@@ -98,10 +101,10 @@ suite("a health check", () => {
   test("that is under way while the replica falls asleep and wakes up says nothing", async () => {
     await using w = await watched({ ...health, "com.openfaas.health.http.failureThreshold": "1" });
     let first = true;
-    w.program.answer = (_, res) => {
+    w.program.answer = async (_, res) => {
       if (first) {
-        w.replica.move(["ready"], "frozen");
-        w.replica.move(["frozen"], "ready");
+        await w.replica.fallAsleep(kernel);
+        await w.replica.ensureAwake(kernel.thaw);
         res.writeHead(500).end();
       } else res.writeHead(200).end();
       first = false;

@@ -4,13 +4,9 @@ import { isAppError } from "../../../src/base/errors.ts";
 import { policyOf, replicaSpec } from "../../../src/functions/policy.ts";
 import { probesOf } from "../../../src/functions/probes.ts";
 import type { FunctionSpec } from "../../../src/functions/spec.ts";
+import { policyDefaults as defaults } from "../../fakes/policy.ts";
 
 const web: FunctionSpec = { name: "web", namespace: "fn", image: "web:1" };
-const defaults = {
-  timeoutMs: 60_000,
-  pullPolicy: "Always" as const,
-  limits: { maxInFlight: 0, queue: 100, maxBodyBytes: 0 },
-};
 
 suite("a function's policy", () => {
   test("without labels and annotations is the daemon's", () => {
@@ -22,6 +18,10 @@ suite("a function's policy", () => {
       probes: probesOf({}),
       pullPolicy: "Always",
       watchdog: "auto",
+      scale: {
+        ...{ sleeps: true, idleMs: 60_000, stopAfterMs: 3_600_000 },
+        ...{ follows: false, measure: "rps", target: 5, proportion: 0.9, downWindowMs: 30_000, alertFactor: 10 },
+      },
       limits: defaults.limits,
     });
   });
@@ -37,7 +37,7 @@ suite("a function's policy", () => {
       min: 1,
       max: 20,
     },
-    { says: "what is nobody's", labels: { "com.openfaas.scale.factor": "x", team: "a" }, min: 1, max: 20 },
+    { says: "what is nobody's", labels: { "com.openfaas.ui.ext": "x", team: "a" }, min: 1, max: 20 },
   ];
   for (const row of labels)
     test(`takes from the labels ${row.says}`, () => {

@@ -6,13 +6,17 @@ import { replicaId } from "../../../src/functions/backend.ts";
 import { Replica, type ReplicaState } from "../../../src/functions/replica.ts";
 
 const identity = { name: "web", namespace: "fn", generation: 7, number: 2 };
-const states: ReplicaState[] = ["starting", "ready", "frozen", "failed", "stopping"];
+const states: ReplicaState[] = ["starting", "ready", "freezing", "frozen", "failed", "stopping"];
+
+/** Who answers, now or after a wake. */
+const servers: ReplicaState[] = ["ready", "freezing", "frozen"];
 
 /** A way from `starting` to each state. */
 const ways: Record<ReplicaState, ReplicaState[]> = {
   starting: [],
   ready: ["ready"],
-  frozen: ["ready", "frozen"],
+  freezing: ["ready", "freezing"],
+  frozen: ["frozen"],
   failed: ["failed"],
   stopping: ["failed", "stopping"],
 };
@@ -27,10 +31,15 @@ function replicaIn(state: ReplicaState): Replica {
 suite("the states of a replica", () => {
   const legal = new Set([
     "starting ready",
+    "starting frozen",
     "starting failed",
-    "ready frozen",
+    "ready freezing",
     "ready failed",
     "ready stopping",
+    "freezing ready",
+    "freezing frozen",
+    "freezing failed",
+    "freezing stopping",
     "frozen ready",
     "frozen failed",
     "frozen stopping",
@@ -58,8 +67,8 @@ suite("the states of a replica", () => {
   });
 
   for (const state of states)
-    test(`one that is ${state} ${state === "ready" || state === "frozen" ? "serves" : "does not serve"}`, () =>
-      assert.equal(replicaIn(state).serves, state === "ready" || state === "frozen"));
+    test(`one that is ${state} ${servers.includes(state) ? "serves" : "does not serve"}`, () =>
+      assert.equal(replicaIn(state).serves, servers.includes(state)));
 
   test("its name tells function, generation and number", () => {
     assert.equal(replicaId(identity), "web.7.2");
@@ -107,6 +116,85 @@ suite("waking up", () => {
     await replica.ensureAwake(async () => void replica.move(["frozen"], "failed"));
     assert.equal(replica.state, "failed");
   });
+});
+
+suite("falling asleep", () => {
+  /** A kernel that writes down what it is asked; its freezes wait for `gate`, and fail with `error`. */
+  function kernel({ gate, error, stuck = false }: { gate?: Promise<void>; error?: Error; stuck?: boolean } = {}) {
+    const did: string[] = [];
+    return {
+      did,
+      freeze: async () => {
+        did.push("freeze");
+        await gate;
+        if (error) throw error;
+      },
+      thaw: async () => {
+        did.push("thaw");
+        if (stuck) throw new Error("EIO");
+      },
+    };
+  }
+
+  test("is for who has nothing to do and is awake, and for nobody else", async () => {
+    const busy = replicaIn("ready");
+    busy.inFlight = 1;
+    for (const replica of [busy, ...states.filter((s) => s !== "ready").map(replicaIn)]) {
+      const k = kernel();
+      const before = replica.state;
+      assert.equal(await replica.fallAsleep(k), false, before);
+      assert.deepEqual([replica.state, k.did], [before, []]);
+    }
+    const replica = replicaIn("ready");
+    assert.equal(await replica.fallAsleep(kernel()), true);
+    assert.equal(replica.state, "frozen");
+  });
+
+  test("is ended by a thousand callers who come in the middle of it, with one thaw after the freeze", async () => {
+    const replica = replicaIn("ready");
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const k = kernel({ gate: promise });
+    const freezing = replica.fallAsleep(k);
+    const callers = Array.from({ length: 1000 }, () => replica.ensureAwake(k.thaw));
+    await new Promise(setImmediate);
+    assert.deepEqual([replica.state, k.did], ["freezing", ["freeze"]]);
+    resolve();
+    await Promise.all([freezing, ...callers]);
+    assert.deepEqual([replica.state, k.did], ["ready", ["freeze", "thaw"]]);
+  });
+
+  test("that fails is undone, and callers in the middle of it do not notice", async () => {
+    const replica = replicaIn("ready");
+    const k = kernel({ error: new Error("EBUSY") });
+    const freezing = assert.rejects(replica.fallAsleep(k), /EBUSY/);
+    await Promise.all([freezing, replica.ensureAwake(k.thaw)]);
+    assert.deepEqual([replica.state, k.did], ["ready", ["freeze", "thaw"]]);
+  });
+
+  test("that fails and cannot be undone leaves it to the next caller to thaw", async () => {
+    const replica = replicaIn("ready");
+    await assert.rejects(replica.fallAsleep(kernel({ error: new Error("EBUSY"), stuck: true })), /EBUSY/);
+    assert.equal(replica.state, "frozen");
+    await replica.ensureAwake(kernel().thaw);
+    assert.equal(replica.state, "ready");
+  });
+
+  for (const end of ["stopping", "failed"] as const)
+    test(`of one that is ${end} meanwhile changes nothing, and can be waited for`, async () => {
+      const replica = replicaIn("ready");
+      const { promise, resolve } = Promise.withResolvers<void>();
+      const freezing = replica.fallAsleep(kernel({ gate: promise }));
+      replica.move(["freezing"], end);
+      let settled = false;
+      const waiting = replica.settled().then(() => {
+        settled = true;
+      });
+      await new Promise(setImmediate);
+      assert.equal(settled, false);
+      resolve();
+      await Promise.all([freezing, waiting]);
+      assert.equal(replica.state, end);
+    });
 });
 
 suite("requests in flight", () => {

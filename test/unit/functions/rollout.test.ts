@@ -683,8 +683,8 @@ suite("a function without replicas", () => {
 suite("a function asleep", () => {
   test("is thawed once for 100 callers, and counts as available meanwhile", async () => {
     await using p = await openWithWeb();
-    await p.backend.freeze(replica("web", 1));
-    assert.ok(p.table.get("web.fn")!.routable[0]!.move(["ready"], "frozen"));
+    assert.ok(await p.table.get("web.fn")!.routable[0]!.fallAsleep(p.backend));
+    assert.equal(p.status("web")!.state, "Asleep");
     assert.equal(p.status("web")!.availableReplicas, 1);
     const answers = await Promise.all(Array.from({ length: 100 }, () => p.call("web")));
     assert.ok(answers.every((a) => a.status === 200));
@@ -693,8 +693,7 @@ suite("a function asleep", () => {
 
   test("whose thaw fails is thawed once more; only if it fails time after time, the caller is told why", async () => {
     await using p = await openWithWeb();
-    await p.backend.freeze(replica("web", 1));
-    p.table.get("web.fn")!.routable[0]!.move(["ready"], "frozen");
+    await p.table.get("web.fn")!.routable[0]!.fallAsleep(p.backend);
     for (let i = 0; i < 5; i++) p.backend.failNext("thaw", new Error("EBUSY"));
     const { status, text } = await p.call("web");
     assert.deepEqual([status, /could not be woken: EBUSY/.test(text)], [503, true]);
@@ -843,6 +842,21 @@ suite("many functions at once", () => {
 });
 
 suite("a restart of napd", () => {
+  test("in the middle of an update asks the old version in its own way, not in that of the new one", async () => {
+    await using p = await openPlatform({ readyTimeoutMs: 300 });
+    p.backend.push("web:1", { answer: (req, res) => void res.writeHead(req.url === "/" ? 200 : 404).end("old") });
+    p.backend.push("web:2", { listens: never });
+    await p.create({ service: "web", image: "web:1" });
+    const annotations = { "com.openfaas.ready.http.path": "/ready" };
+    const updated = p.update({ service: "web", image: "web:2", annotations }).catch(() => {});
+    await until("the new one is being started", () => p.backend.count("start web.2") === 1);
+    await p.restart();
+    await updated;
+    await until("the update has failed", () => p.store.get(id("web"))!.previous === null);
+    assert.deepEqual(await p.call("web/"), { status: 200, text: "old" });
+    assert.equal(p.backend.count("start web.1.0"), 1);
+  });
+
   test("in the middle of an update does not give the old version up while it is slow to answer", async () => {
     await using p = await openWithWeb();
     p.backend.push("web:2", { listens: never });

@@ -4,6 +4,7 @@ import { CallStats } from "../../../src/functions/call-stats.ts";
 import type { Observed } from "../../../src/functions/managed.ts";
 import { policyOf } from "../../../src/functions/policy.ts";
 import { type FunctionStatus, statusOf } from "../../../src/functions/status.ts";
+import { policyDefaults } from "../../fakes/policy.ts";
 
 const spec = { name: "web", namespace: "fn", image: "web:1" };
 
@@ -12,12 +13,12 @@ function observed(more: Partial<Omit<Observed, "row">> & { row?: Partial<Observe
   return {
     row: {
       ...{ name: "web", namespace: "fn", version: { spec, image: "pin" }, generation: 1, previous: null },
-      ...{ replicas: 1, failure: null, createdAt: Date.UTC(2026, 0, 2, 3, 4, 5, 678) },
+      ...{ replicas: 1, stopped: false, failure: null, createdAt: Date.UTC(2026, 0, 2, 3, 4, 5, 678) },
       ...row,
     },
     ...{ available: 1, calls: calls(5), states: { ready: 1 }, starting: false, reason: null },
     ...{ restarts: 0, lastFailure: null },
-    policy: policyOf(spec, { timeoutMs: 1000, pullPolicy: "Always" }),
+    policy: policyOf(spec, policyDefaults),
     ...rest,
   };
 }
@@ -76,8 +77,29 @@ suite("a function's status", () => {
       state: "Failed",
     },
     { says: "some serve", given: { row: { replicas: 3 }, available: 2, reason: "exited" }, state: "Degraded" },
-    { says: "none is wanted", given: { row: { replicas: 0 }, available: 0 }, state: "Stopped" },
-    { says: "none is wanted and the last one leaves", given: { row: { replicas: 0 }, available: 1 }, state: "Stopped" },
+    { says: "none is wanted", given: { row: { replicas: 0 }, available: 0, states: {} }, state: "Stopped" },
+    {
+      says: "none is wanted and one is kept",
+      given: { row: { replicas: 0 }, available: 0, states: { frozen: 1 } },
+      state: "Asleep",
+    },
+    { says: "all sleep", given: { states: { frozen: 1 } }, state: "Asleep" },
+    {
+      says: "all sleep while a new version comes",
+      given: { states: { frozen: 1 }, row: { previous } },
+      state: "Deploying",
+    },
+    { says: "it was stopped for want of calls", given: { row: { stopped: true } }, state: "Stopped" },
+    {
+      says: "it was stopped, and its last replica is on its way out",
+      given: { row: { stopped: true, replicas: 0 }, available: 0, states: { frozen: 1 } },
+      state: "Stopped",
+    },
+    {
+      says: "none is wanted and the last one leaves",
+      given: { row: { replicas: 0 }, available: 0, states: { stopping: 1 } },
+      state: "Stopped",
+    },
   ];
   for (const { says, given, state } of rows)
     test(`is ${state} when ${says}`, () => assert.equal(statusOf(observed(given)).state, state));

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { suite, test } from "node:test";
-import { probesOf } from "../../../src/functions/probes.ts";
 import { Entry, type Table } from "../../../src/functions/table.ts";
 import { functionRoute, hostRoute } from "../../../src/gateway/route.ts";
+import { plainPolicy } from "../../fakes/policy.ts";
 
 suite("a path", () => {
   const calls: [url: string, address: string, target: string, says: string][] = [
@@ -51,16 +51,6 @@ suite("a path", () => {
 });
 
 suite("a host", () => {
-  const policy = {
-    minReplicas: 1,
-    maxReplicas: 1,
-    timeoutMs: 1,
-    timeoutSource: "",
-    probes: probesOf({}),
-    pullPolicy: "Never",
-    watchdog: "auto",
-    limits: { maxInFlight: 0, queue: 0, maxBodyBytes: 0 },
-  } as const;
   const table: Table = new Map();
   for (const id of [
     { name: "web", namespace: "fn" },
@@ -68,7 +58,7 @@ suite("a host", () => {
     { name: "web", namespace: "svc" },
     { name: "gateway", namespace: "fn" }, // may be deployed, and does not get what is meant for ours
   ]) {
-    const entry = new Entry(id, policy, async () => {});
+    const entry = new Entry(id, plainPolicy, async () => {});
     table.set(entry.key, entry);
   }
 

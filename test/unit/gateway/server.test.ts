@@ -5,8 +5,8 @@ import type { Socket } from "node:net";
 import { networkInterfaces } from "node:os";
 import { suite, test } from "node:test";
 import { isAppError } from "../../../src/base/errors.ts";
-import { probesOf } from "../../../src/functions/probes.ts";
 import { Entry, type Table } from "../../../src/functions/table.ts";
+import { plainPolicy } from "../../fakes/policy.ts";
 import { openTestGateway } from "../../support/gateway.ts";
 
 /** A gateway whose handlers say who was asked for what. */
@@ -57,17 +57,7 @@ suite("the gateway", () => {
     assert.equal(await get(g.gateway.port, "/functionx"), "admin /functionx");
   });
 
-  const policy = {
-    minReplicas: 1,
-    maxReplicas: 1,
-    timeoutMs: 1,
-    timeoutSource: "",
-    probes: probesOf({}),
-    pullPolicy: "Never",
-    watchdog: "auto",
-    limits: { maxInFlight: 0, queue: 0, maxBodyBytes: 0 },
-  } as const;
-  const table: Table = new Map([["web.fn", new Entry({ name: "web", namespace: "fn" }, policy, async () => {})]]);
+  const table: Table = new Map([["web.fn", new Entry({ name: "web", namespace: "fn" }, plainPolicy, async () => {})]]);
 
   test("sends calls by host to functions on the bridge", async () => {
     await using g = await open("127.0.0.1", table);

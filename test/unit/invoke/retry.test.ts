@@ -156,7 +156,7 @@ suite("a kept connection that the function closes as a request comes", () => {
 
   test("is not there after the replica was frozen: what was kept is closed", async () => {
     await using t = await openUsed();
-    t.g.entry.routable[0]!.move(["ready"], "frozen");
+    await t.g.entry.routable[0]!.fallAsleep({ freeze: async () => {}, thaw: async () => {} });
     await t.fn.rest();
     t.caller.send(requestText("POST /function/f", ["Content-Length: 4"], "body"));
     await (await t.g.accepted()).until("body");

@@ -35,6 +35,7 @@ suite("the store of functions", () => {
       generation: 7,
       previous: null,
       replicas: 2,
+      stopped: false,
       failure: null,
       createdAt: 1234,
     };
@@ -90,7 +91,16 @@ suite("the store of functions", () => {
     s.store.insert(id, v(1), 1, 1, 1234);
     s.store.fail(id, "no luck");
     const previous = { version: v(1), generation: 1 };
-    const expected = { ...id, version: v(2), generation: 2, previous, replicas: 3, failure: null, createdAt: 1234 };
+    const expected = {
+      ...id,
+      version: v(2),
+      generation: 2,
+      previous,
+      replicas: 3,
+      stopped: false,
+      failure: null,
+      createdAt: 1234,
+    };
     assert.deepEqual(s.store.update(id, v(2), 2, previous, 3), expected);
     assert.deepEqual(s.reopen().get(id), expected);
   });
@@ -132,6 +142,17 @@ suite("the store of functions", () => {
     const row = s.store.insert(id, v(1), 1, 1, 0);
     assert.deepEqual(s.store.scale(id, 0), { ...row, replicas: 0 });
     assert.equal(s.reopen().get(id)!.replicas, 0);
+  });
+
+  test("one that is stopped keeps its number, and runs again when it is scaled or updated", async () => {
+    await using s = await open();
+    const row = s.store.insert(id, v(1), 1, 3, 0);
+    assert.deepEqual(s.store.stop(id), { ...row, stopped: true });
+    const store = s.reopen();
+    assert.equal(store.get(id)!.stopped, true);
+    assert.deepEqual(store.scale(id, 3), row);
+    store.stop(id);
+    assert.equal(store.update(id, v(2), 2, null, 3).stopped, false);
   });
 
   test("deleting what is not there is fine", async () => {

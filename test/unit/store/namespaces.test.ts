@@ -42,11 +42,12 @@ suite("the namespaces of the state database", () => {
     await using dir = await tmpDir();
     const db = openState(dir.path);
     new FunctionStore<object>(db).insert({ name: "web", namespace: "old" }, {}, 1, 1, 0);
-    db.exec("DROP TABLE namespaces; PRAGMA user_version = 1");
+    db.exec("DROP TABLE namespaces; ALTER TABLE functions DROP COLUMN stopped; PRAGMA user_version = 1");
     db.close();
     const later = openState(dir.path);
     assert.deepEqual(new NamespaceStore(later).names(), ["old"]);
     later.close();
-    assert.equal(new DatabaseSync(`${dir.path}/state.db`).prepare("PRAGMA user_version").get()!.user_version, 2);
+    const { user_version } = new DatabaseSync(`${dir.path}/state.db`).prepare("PRAGMA user_version").get()!;
+    assert.ok(Number(user_version) > 1, `schema ${user_version}`);
   });
 });
