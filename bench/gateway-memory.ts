@@ -33,7 +33,6 @@ export async function gatewayMemory(): Promise<Measurement[]> {
   const late = await megabytes();
   await abort(world, aborted);
   const left = (await settledFiles(pid)) - files;
-  console.error(`napd: ${early} MB, ${late} MB, ${left} files`);
   if (late > early * 1.34) throw new Error(`memory grew from ${early} MB to ${late} MB`);
   if (left > 2) throw new Error(`${left} files stayed open`); // of containerd's or the log's, which come and go
   return [
