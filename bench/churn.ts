@@ -30,7 +30,7 @@ export async function churn(): Promise<Measurement[]> {
   await repeat(world, cycles - warmUp);
   const seconds = (performance.now() - begin) / 1000;
   const after = await count(world);
-  const grown = Object.keys(before).filter((what) => what !== "memory" && after[what]! > before[what]!);
+  const grown = Object.keys(before).filter((what) => what !== "memory" && after[what]! > before[what]! + slack(what));
   if (grown.length > 0)
     throw new Error(grown.map((what) => `${what} grew from ${before[what]} to ${after[what]}`).join("; "));
   return [
@@ -47,6 +47,11 @@ export async function churn(): Promise<Measurement[]> {
       peers: { "at first": before[what]! },
     })),
   ];
+}
+
+/** Connections of the bench itself come and go; what leaks would be there some hundred times. */
+function slack(what: string): number {
+  return what.startsWith("open files") ? 10 : 0;
 }
 
 async function repeat(world: World, times: number): Promise<void> {

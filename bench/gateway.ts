@@ -1,10 +1,10 @@
 import { execFile } from "node:child_process";
 import { writeFile } from "node:fs/promises";
 import { promisify } from "node:util";
-import { writeOciArchive } from "../scripts/oci-image.ts";
 import { openWorld, type World } from "../test/support/world.ts";
+import { upstreamImage } from "./images.ts";
 import { type Measurement, quantile } from "./measure.ts";
-import { compileC, cpuOf, memoryOf } from "./process.ts";
+import { cpuOf, memoryOf } from "./process.ts";
 import { proxyNames, type ReverseProxy, startProxy } from "./proxies.ts";
 
 const run = promisify(execFile);
@@ -54,11 +54,7 @@ export async function gateway(): Promise<Measurement[]> {
 
 /** The C upstream as a function; returns its replica's address. */
 async function deployUpstream(world: World): Promise<string> {
-  const program = await compileC(world.dir, "upstream", "-static");
-  const archive = `${world.dir}/upstream.tar`;
-  const layers = [[{ path: "/upstream", file: program, mode: 0o755 }]];
-  await writeOciArchive(archive, { ref: image, layers, cmd: ["/upstream", "8080", "any"] });
-  await world.import(archive);
+  await world.import(await upstreamImage(world.dir, image));
   const { status, text } = await world.api("POST", "/system/functions", { service: "upstream", image });
   if (status !== 202) throw new Error(`deploying the upstream: ${status} ${text}`);
   const { stdout } = await run("ip", ["-o", "-4", "neigh", "show", "dev", world.bridge]);

@@ -1,6 +1,6 @@
-import { webImage } from "../test/support/images.ts";
 import { startLoad } from "../test/support/steady-load.ts";
 import { openWorld } from "../test/support/world.ts";
+import { upstreamImage } from "./images.ts";
 import { type Measurement, quantile, timed } from "./measure.ts";
 
 const updates = 100;
@@ -10,7 +10,7 @@ const perSecond = 500;
 export async function updatesUnderLoad(): Promise<Measurement[]> {
   await using world = await openWorld();
   await world.start({ "functions.grace": "5s", "images.pull_policy": "Never" });
-  await world.import(await webImage(`${world.dir}/web.tar`, "docker.io/library/web:1", "hello\n"));
+  await world.import(await upstreamImage(world.dir, "docker.io/library/web:1"));
   const put = async (method: string, n: number) => {
     const body = { service: "web", image: "web:1", envVars: { N: String(n) } };
     const { status, text } = await world.api(method, "/system/functions", body);

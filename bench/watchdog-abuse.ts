@@ -12,7 +12,7 @@ import { childrenOf, compileC, memoryOf, openFiles } from "./process.ts";
 const calls = Number(process.env.NAPD_BENCH_REQUESTS || 200_000);
 const callers = 16;
 /** What a giant may need on a busy machine, and nothing that hangs gets more of; s. */
-const limit = 20;
+const limit = 30;
 /** Nothing of this may go on for longer, ms. */
 const patience = 60 * 60_000;
 const gigabyte = 2 ** 30;

@@ -40,8 +40,9 @@ export async function watchdog(): Promise<Measurement[]> {
   const classic = await startWatchdog(up, dir, { fprocess: "/bin/cat" });
   const c = await startForkServer(up, dir);
   const results: Measurement[] = [];
+  const quiet = { mode: "http", fprocess: "/bin/cat", upstream_url: url(upstreamPort) };
   const idle = await settled((await startWatchdog(up, dir, { fprocess: "/bin/cat" }, "_/health")).pid);
-  const idleHttp = await settled(http.pid);
+  const idleHttp = await settled((await startWatchdog(up, dir, quiet, "_/health")).pid);
   for (const method of ["POST", "GET"] as const)
     results.push(...(await compare(dir, `http mode, ${method}`, method, { watchdog: http, nginx })));
   results.push(...(await compare(dir, "classic mode, cat, POST", "POST", { watchdog: classic, "C fork server": c })));
@@ -185,7 +186,7 @@ async function onDisk(path: string): Promise<void> {
 }
 
 async function subDir(dir: string, port: number): Promise<string> {
-  await mkdir(`${dir}/${port}`);
+  await mkdir(`${dir}/${port}`, { recursive: true }); // ports come back
   return `${dir}/${port}`;
 }
 

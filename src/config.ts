@@ -3,8 +3,9 @@ import { isIPv4 } from "node:net";
 import { parse, safe } from "ini";
 import { formatDuration, parseDuration } from "./base/durations.ts";
 import { AppError, messageOf, systemCode } from "./base/errors.ts";
+import { type HostPrefix, parseHostPrefix } from "./base/host-prefix.ts";
 import type { LogLevel } from "./base/log.ts";
-import { isNamespace, namespaceRule } from "./base/names.ts";
+import { isName, isNamespace, namespaceRule, splitAddress } from "./base/names.ts";
 import { formatQuantity, parseMemory } from "./base/quantities.ts";
 import { parseSubnet } from "./base/subnet.ts";
 
@@ -121,6 +122,21 @@ const settings = {
     upstream_timeout: duration(
       60_000,
       "How long a call may take, including the wake-up, unless annotation napd.timeout says otherwise.",
+    ),
+    headers_timeout: duration(30_000, "How long a request's head may take, from the connection or its first byte."),
+    body_timeout: duration(
+      60_000,
+      "How long a request's body may bring nothing while the answer has not begun and nobody else is waited for.",
+    ),
+    send_timeout: duration(60_000, "How long a caller may take nothing of an answer that waits for it."),
+    keep_alive: duration(65_000, "How long a connection stays open without a request."),
+    max_connections: integer(10_000, 1, 1_000_000, "Connections at once; further ones are closed at once."),
+    max_headers: integer(1000, 10, 100_000, "Fields of a request's head."),
+    max_header_bytes: integer(1_048_576, 8192, 16_777_216, "Bytes of a request's head."),
+    function_routes: choice(
+      ["allow", "refuse"],
+      "allow",
+      "Whether functions may ask for hosts of their own by annotation napd.route; section [routes] gives them either way.",
     ),
     tunnel_idle: duration(
       3_600_000,
@@ -318,10 +334,17 @@ export interface RegistrySettings {
   caFile?: string;
 }
 
+/** A host, or a path below it, that leads to a function. */
+export interface RouteSettings extends HostPrefix {
+  /** NAME or NAME.NAMESPACE. */
+  readonly address: string;
+}
+
 export type Config = {
   readonly [S in keyof Settings]: { readonly [K in keyof Settings[S]]: Value<Settings[S][K]> };
 } & {
   readonly registries: readonly RegistrySettings[];
+  readonly routes: readonly RouteSettings[];
 };
 
 /** Where texts of settings come from, weakest first. */
@@ -339,6 +362,7 @@ export interface ConfigSources {
 export function loadConfig(sources: ConfigSources): Config {
   const texts = new Map<string, { value: string; source: string }>();
   const registries = new Map<string, RegistrySettings>();
+  const routes = new Map<string, RouteSettings>();
   const put = (name: string, value: string, source: string) => {
     if (!lookUp(name))
       throw new AppError("CONFIG", [`${source}: there is no setting ${name}; napd --print-config lists them all`]);
@@ -351,6 +375,7 @@ export function loadConfig(sources: ConfigSources): Config {
       if (typeof value === "object" && !Array.isArray(value))
         throw new AppError("CONFIG", [`${sources.file}: [${section}.${key}]: there are no sections within sections`]);
       if (section === "registries") registries.set(key, readRegistry(key, String(value), sources.file));
+      else if (section === "routes") putRoute(routes, key, String(value), sources.file);
       else put(`${section}.${key}`, String(value), sources.file);
     }
   }
@@ -365,9 +390,13 @@ export function loadConfig(sources: ConfigSources): Config {
     const name = flag.slice(0, equals);
     if (name.startsWith("registries."))
       registries.set(name.slice(11), readRegistry(name.slice(11), flag.slice(equals + 1), `--set ${name}`));
+    else if (name.startsWith("routes.")) putRoute(routes, name.slice(7), flag.slice(equals + 1), `--set ${name}`);
     else put(name, flag.slice(equals + 1), `--set ${name}`);
   }
-  const config: Record<string, unknown> = { registries: Object.freeze([...registries.values()]) };
+  const config: Record<string, unknown> = {
+    registries: Object.freeze([...registries.values()]),
+    routes: Object.freeze([...routes.values()]),
+  };
   for (const [section, entries] of Object.entries(settings)) {
     const values: Record<string, unknown> = {};
     for (const [key, setting] of Object.entries(entries) as [string, Setting<unknown>][]) {
@@ -419,6 +448,17 @@ function readRegistry(host: string, text: string, source: string): RegistrySetti
   return registry;
 }
 
+/** `HOST[/PREFIX] = NAME[.NAMESPACE]`; two spellings of one route are the same, and the later one counts. */
+function putRoute(routes: Map<string, RouteSettings>, text: string, address: string, source: string): void {
+  const where = parseHostPrefix(text);
+  const refuse = (what: string) => new AppError("CONFIG", [`${source}: route ${text}: ${what}`]);
+  if (typeof where === "string") throw refuse(where);
+  const { name, namespace } = splitAddress(address, "x");
+  if (!isName(name) || !isNamespace(namespace))
+    throw refuse(`"${address}" is not NAME or NAME.NAMESPACE of a function`);
+  routes.set(where.host + where.prefix, { ...where, address });
+}
+
 /** The configuration as an ini file with every setting, its sentence and its value. */
 export function printConfig(config: Config): string {
   const lines: string[] = [];
@@ -443,5 +483,7 @@ export function printConfig(config: Config): string {
     ];
     lines.push(`${host} = ${safe(words.join(" "))}`);
   }
+  lines.push("", "[routes]", "; Which function a host, or a path below it, leads to: HOST[/PREFIX] = NAME[.NAMESPACE]");
+  for (const { host, prefix, address } of config.routes) lines.push(`${host}${prefix} = ${address}`);
   return `${lines.join("\n")}\n`;
 }

@@ -5,6 +5,7 @@ import { openApi } from "./admin/api.ts";
 import { type Clock, systemClock } from "./base/clock.ts";
 import { AppError } from "./base/errors.ts";
 import type { Logger } from "./base/log.ts";
+import { keyOf, splitAddress } from "./base/names.ts";
 import { hostAddress, parseSubnet } from "./base/subnet.ts";
 import type { Config } from "./config.ts";
 import type { Backend, ReplicaIdentity } from "./functions/backend.ts";
@@ -14,10 +15,11 @@ import { ImagesInUse, type UsedImage } from "./functions/images-in-use.ts";
 import type { Version } from "./functions/managed.ts";
 import { Namespaces } from "./functions/namespaces.ts";
 import { Rollout } from "./functions/rollout.ts";
+import { Routes } from "./functions/routes.ts";
 import { Secrets } from "./functions/secrets.ts";
 import type { Table } from "./functions/table.ts";
 import { Usage } from "./functions/usage.ts";
-import { openGateway } from "./gateway/server.ts";
+import { type GatewayLimits, openGateway } from "./gateway/server.ts";
 import { hostBackend } from "./host/backend.ts";
 import { removeParentGroups } from "./host/cgroup.ts";
 import { type Containerd, openContainerd } from "./host/containerd/client.ts";
@@ -63,12 +65,20 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
   const clock = systemClock;
   const defaultNamespace = config.functions.namespace;
   const table: Table = new Map();
+  const routes = openRoutes(config);
   await using up = new AsyncDisposableStack();
   up.use(await claim("paths.run", config.paths.run));
   up.use(await claim("paths.data", config.paths.data));
   await finishRestore(config.paths.data);
   const gateway = up.use(
-    await openGateway({ ...config.gateway.listen, bridgeAddress: bridgeAddress(config), defaultNamespace, table }),
+    await openGateway({
+      ...config.gateway.listen,
+      bridgeAddress: bridgeAddress(config),
+      defaultNamespace,
+      table,
+      routes,
+      limits: gatewayLimits(config),
+    }),
   );
 
   const db = openState(config.paths.data);
@@ -80,7 +90,9 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
   const secretStore = new SecretStore(join(config.paths.data, "secrets"));
   const credentials = await openCredentials(join(config.paths.data, "credentials"));
 
-  const isFunction = (name: string, namespace = defaultNamespace) => table.has(`${name}.${namespace}`);
+  // the store knows them before the table does: functions that still run ask for each other while napd starts
+  const isFunction = (name: string, namespace = defaultNamespace) =>
+    table.has(`${name}.${namespace}`) || store.get({ name, namespace }) !== undefined;
   const readSecret = (namespace: string, name: string) => secretStore.read(namespace, name);
   const namespaceNames = () => namespaceStore.names();
   const { backend } = up.use(
@@ -108,7 +120,7 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
   };
   const { ready_timeout: readyTimeoutMs, grace: graceMs, deploy_wait: deployWaitMs, on_stop } = config.functions;
   const rollout = new Rollout({
-    ...{ store, images, backend, table, defaults, readyTimeoutMs, graceMs },
+    ...{ store, images, backend, table, routes, defaults, readyTimeoutMs, graceMs },
     ...{ startsAtOnce: config.functions.starts_at_once, clock, log },
   });
   if (on_stop === "remove") up.defer(() => rollout.removeAll());
@@ -117,7 +129,7 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
 
   const hasSecret = async (namespace: string, name: string) => (await readSecret(namespace, name)) !== undefined;
   const functions = new Functions({
-    ...{ store, images, backend, rollout, defaults, deployWaitMs },
+    ...{ store, images, backend, rollout, routes, defaults, deployWaitMs },
     ...{ namespaces: namespaceNames, hasSecret, clock },
   });
   const occupants = (namespace: string) => functions.occupants(namespace);
@@ -241,6 +253,27 @@ export async function openHost(config: Config, needs: HostNeeds): Promise<{ back
   const backend = hostBackend({ settings, containerd, images, cni, logs, freezer, clock, log, secrets, namespaces });
   const stack = up.move();
   return { backend, [Symbol.asyncDispose]: () => stack.disposeAsync() };
+}
+
+function openRoutes({ routes, gateway, functions }: Config): Routes {
+  const fixed = routes.map(({ host, prefix, address }) => ({
+    host,
+    prefix,
+    key: keyOf(splitAddress(address, functions.namespace)),
+  }));
+  return new Routes(fixed, gateway.function_routes === "allow");
+}
+
+function gatewayLimits({ gateway }: Config): GatewayLimits {
+  return {
+    headersTimeoutMs: gateway.headers_timeout,
+    bodyTimeoutMs: gateway.body_timeout,
+    sendTimeoutMs: gateway.send_timeout,
+    keepAliveMs: gateway.keep_alive,
+    maxConnections: gateway.max_connections,
+    maxHeaders: gateway.max_headers,
+    maxHeaderBytes: gateway.max_header_bytes,
+  };
 }
 
 function bridgeAddress(config: Config): string {

@@ -25,7 +25,9 @@ export function imageRoutes(add: AddResource, { images, defaultNamespace, namesp
       using left = whenLeft(request);
       // the iterator alone would destroy the connection when the import gives up, and nobody would hear why
       const pieces: AsyncIterable<Buffer> = body.iterator({ destroyOnReturn: false });
-      const importing = images.import(namespace, { body: pieces, size, name }, left.signal);
+      const importing = namespaces.occupied(namespace, () =>
+        images.import(namespace, { body: pieces, size, name }, left.signal),
+      );
       const imported = await closing(reply, body, importing);
       return reply.code(201).send(imported.map(toJson));
     },

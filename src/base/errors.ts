@@ -13,6 +13,25 @@ const catalogue = {
     status: 413,
     say: (limit: number) => `the request body is larger than the ${limit} bytes that this route takes`,
   },
+  MALFORMED_REQUEST: { status: 400, say: (why: string) => `the request is malformed: ${why}` },
+  REQUEST_TOO_SLOW: {
+    status: 408,
+    say: (what: string, ms: number, setting: string) => `${what} for ${ms / 1000} s (setting ${setting})`,
+  },
+  EXPECTATION_UNKNOWN: {
+    status: 417,
+    say: (what: string) => `expectation "${what}" is not known; only 100-continue is`,
+  },
+  HEADERS_TOO_LARGE: {
+    status: 431,
+    say: (bytes: number, fields: number) =>
+      `the request's head has more than ${bytes} bytes (setting gateway.max_header_bytes) or ${fields} fields (setting gateway.max_headers)`,
+  },
+  TRANSFER_CODING: {
+    status: 501,
+    say: (coding: string) => `transfer coding "${coding}" is not supported; only chunked is`,
+  },
+  HTTP_VERSION: { status: 505, say: () => "only HTTP/1.1 and HTTP/1.0 are spoken here" },
   UNAUTHORIZED: { status: 401, say: () => "invalid credentials" },
   ROUTE_NOT_FOUND: { status: 404, say: () => "404 page not found" },
   METHOD_NOT_ALLOWED: { status: 405, say: () => "this path does not take that method" },
@@ -26,6 +45,10 @@ const catalogue = {
   },
   SUPERSEDED: { status: 409, say: (name: string) => `this deployment of ${name} was overtaken by a newer one` },
   BAD_FUNCTION: { status: 400, say: (field: string, why: string) => `${field}: ${why}` },
+  ROUTE_TAKEN: {
+    status: 409,
+    say: (route: string, owner: string) => `route ${route} belongs to ${owner}; choose another, or take it away there`,
+  },
   BAD_LOG_QUERY: {
     status: 422,
     say: (parameter: string, value: string, rule: string) => `query parameter ${parameter}=${value} must be ${rule}`,

@@ -38,3 +38,8 @@ export function splitAddress(address: string, defaultNamespace: string): Functio
     ? { name: address, namespace: defaultNamespace }
     : { name: address.slice(0, dot), namespace: address.slice(dot + 1) };
 }
+
+/** A host's name without what Kubernetes puts behind NAME.NAMESPACE: `.svc` or `.svc.cluster.local`. */
+export function withoutClusterSuffix(host: string): string {
+  return host.replace(/(?<=[^.]\.[^.]+)\.svc(?:\.cluster\.local)?$/, "");
+}

@@ -167,7 +167,10 @@ export interface Backend {
   forget(fn: FunctionId): Promise<void>;
   /** Makes room for a namespace's functions. Idempotent. Fails with NAMESPACE_TAKEN when the room is somebody else's. */
   addNamespace(namespace: string): Promise<void>;
-  /** Removes a namespace that has no functions, and all that is kept for it: images, logs. Idempotent. */
+  /**
+   * Removes a namespace that was added and has no functions, and all that is kept for it: images, logs. Idempotent.
+   * Fails with NAMESPACE_IN_USE when others keep something there.
+   */
   removeNamespace(namespace: string): Promise<void>;
   /** A secret has changed: every replica that was given it, also a frozen one, finds the new bytes when this resolves. */
   refreshSecret(namespace: string, name: string): Promise<void>;

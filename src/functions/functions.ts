@@ -9,6 +9,7 @@ import type { ImagesInUse } from "./images-in-use.ts";
 import type { Row, Version } from "./managed.ts";
 import { type Policy, type PolicyDefaults, policyOf } from "./policy.ts";
 import type { Rollout } from "./rollout.ts";
+import type { Routes } from "./routes.ts";
 import { type Sample, sampleOf } from "./samples.ts";
 import { alertedReplicas } from "./scale-policy.ts";
 import type { FunctionSpec } from "./spec.ts";
@@ -19,6 +20,7 @@ export interface FunctionsOptions {
   images: ImagesInUse;
   backend: Backend;
   rollout: Rollout;
+  routes: Routes;
   defaults: PolicyDefaults;
   /** Ms that a deploy waits until the function serves. */
   deployWaitMs: number;
@@ -48,7 +50,7 @@ export class Functions {
   /**
    * The way of a deploy: everything that can be known is checked and the image is fetched before anything changes;
    * then the wish is stored, and from here on survives a crash; then the rollout makes it real. A failed update leaves
-   * the previous version serving. Fails with BAD_FUNCTION, NAMESPACE_NOT_FOUND, SECRET_MISSING, IMAGE_*,
+   * the previous version serving. Fails with BAD_FUNCTION, NAMESPACE_NOT_FOUND, SECRET_MISSING, ROUTE_TAKEN, IMAGE_*,
    * FUNCTION_EXISTS or FUNCTION_NOT_FOUND (nothing has changed), START_FAILED, REPLICA_* or SUPERSEDED.
    */
   async deploy(spec: FunctionSpec, kind: DeployKind, signal?: AbortSignal): Promise<DeployOutcome> {
@@ -64,12 +66,18 @@ export class Functions {
   async #deploy(spec: FunctionSpec, kind: DeployKind, signal?: AbortSignal): Promise<DeployOutcome> {
     const policy = policyOf(spec, this.#o.defaults);
     await this.#checkPlace(spec, kind);
-    const image = await this.#o.backend.prepare(spec.namespace, spec.image, policy.pullPolicy, signal);
+    this.#checkRoutes(spec);
+    const { namespace } = spec;
+    const prepared = await this.#o.images.prepare(namespace, () =>
+      this.#o.backend.prepare(namespace, spec.image, policy.pullPolicy, signal),
+    );
+    const { image } = prepared;
     try {
+      using _ = prepared;
       failpoint("deploy.prepared");
-      using _ = this.#o.images.hold(spec.namespace, image);
       const { applied } = await this.#changes.run(keyOf(spec), async () => {
         await this.#checkPlace(spec, kind); // a pull takes its time: look again
+        this.#checkRoutes(spec); // nothing waits between this and the write, so nobody can come in between
         return { applied: this.#o.rollout.apply(this.#write(spec, { spec, image }, policy)) };
       });
       return await this.#patiently(applied);
@@ -176,6 +184,10 @@ export class Functions {
       if (!(await this.#o.hasSecret(spec.namespace, secret)))
         throw new AppError("SECRET_MISSING", [secret, spec.namespace]);
     }
+  }
+
+  #checkRoutes(spec: FunctionSpec): void {
+    this.#o.routes.check(spec, () => this.#o.store.list());
   }
 
   #write(spec: FunctionSpec, version: Version, policy: Policy): Row {

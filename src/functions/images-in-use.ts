@@ -1,6 +1,3 @@
-import { messageOf } from "../base/errors.ts";
-import type { Logger } from "../base/log.ts";
-import type { Backend } from "./backend.ts";
 import type { Row } from "./managed.ts";
 
 /** A prepared image, and whose it is. */
@@ -20,35 +17,75 @@ export interface UsedImage extends ImageUse {
   readonly by: string | null;
 }
 
-/** Which images are needed: by functions, by the versions that they may go back to, by deploys that are under way. */
+interface Release {
+  /** Counts up with every release. */
+  readonly number: number;
+  readonly done: Promise<void>;
+  isDone: boolean;
+}
+
+/**
+ * Which images are needed: by functions, by the versions that they may go back to, by deploys that are under way. An
+ * image is let go of only when nobody needs it, also when a deploy prepares the same one at that very moment.
+ */
 export class ImagesInUse {
   readonly #rows: () => readonly Row[];
   readonly #held = new Set<UsedImage>();
+  /** The last release of each image: those under way, and those that a preparation under way may have met. */
+  readonly #releases = new Map<string, Release>();
+  #released = 0;
+  #preparing = 0;
 
   constructor(rows: () => readonly Row[]) {
     this.#rows = rows;
   }
 
-  /** Keeps a prepared image until it is in the store, or given up. */
-  hold(namespace: string, image: string): Disposable {
-    const held = { namespace, image, by: null };
-    this.#held.add(held);
-    return { [Symbol.dispose]: () => void this.#held.delete(held) };
+  /** Prepares an image and keeps it until disposed of: then it is in the store, or given up. */
+  async prepare(namespace: string, prepare: () => Promise<string>): Promise<{ image: string } & Disposable> {
+    this.#preparing++;
+    try {
+      for (;;) {
+        const before = this.#released;
+        const image = await prepare();
+        const held = { namespace, image, by: null };
+        this.#held.add(held); // from here on nobody begins to let go of it
+        const release = this.#releases.get(keyOf(held));
+        if (!release || (release.isDone && release.number <= before))
+          return { image, [Symbol.dispose]: () => void this.#held.delete(held) };
+        await release.done.catch(() => {}); // whatever came of it, the next preparation knows
+        this.#held.delete(held);
+      }
+    } finally {
+      if (--this.#preparing === 0)
+        for (const [key, { isDone }] of this.#releases) if (isDone) this.#releases.delete(key);
+    }
   }
 
-  isHeld(use: ImageUse): boolean {
-    return [...this.#held].some((held) => held.namespace === use.namespace && held.image === use.image);
+  /** Lets go of a prepared image, unless one of `rows` or a deploy needs it. */
+  async release(use: ImageUse, rows: Iterable<Row>, release: () => Promise<void>): Promise<void> {
+    if (this.#isHeld(use)) return;
+    for (const row of rows) if (imagesOf(row).some((i) => isSame(i, use))) return;
+    const entry = { number: ++this.#released, done: release(), isDone: false };
+    this.#releases.set(keyOf(use), entry);
+    await entry.done.finally(() => {
+      entry.isDone = true;
+      if (this.#preparing === 0 && this.#releases.get(keyOf(use)) === entry) this.#releases.delete(keyOf(use));
+    });
   }
 
   list(): UsedImage[] {
     return [...this.#rows().flatMap((row) => imagesOf(row).map((use) => ({ ...use, by: row.name }))), ...this.#held];
   }
+
+  #isHeld(use: ImageUse): boolean {
+    return [...this.#held].some((held) => isSame(held, use));
+  }
 }
 
-/** Lets go of a prepared image unless one of `rows` needs it. Never fails: what stays is released by the next sweep. */
-export async function releaseImage(backend: Backend, use: ImageUse, rows: Iterable<Row>, log: Logger): Promise<void> {
-  for (const row of rows) if (imagesOf(row).some((i) => i.namespace === use.namespace && i.image === use.image)) return;
-  await backend
-    .release(use.namespace, use.image)
-    .catch((e) => log.warn({ image: use.image, err: messageOf(e) }, "image could not be released"));
+function isSame(a: ImageUse, b: ImageUse): boolean {
+  return a.namespace === b.namespace && a.image === b.image;
+}
+
+function keyOf({ namespace, image }: ImageUse): string {
+  return `${namespace}/${image}`;
 }

@@ -110,7 +110,7 @@ export class Lifecycle {
     const run = async () => {
       try {
         const begin = clock.monotonic();
-        const { probes } = m.entry.policy; // of this version; a newer one has replicas of its own
+        const probes = m.probes(replica.identity.generation);
         const { address, slot } = await start(replica.abort.signal);
         replica.connect(address);
         const ready = becomeReady(replica, address, probes, readyTimeoutMs, backend, clock);

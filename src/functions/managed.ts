@@ -2,6 +2,7 @@ import { AppError } from "../base/errors.ts";
 import type { FunctionRow } from "../store/functions.ts";
 import type { CallStats } from "./call-stats.ts";
 import type { Policy } from "./policy.ts";
+import { type Probes, probesOf } from "./probes.ts";
 import type { Replica } from "./replica.ts";
 import { type Failure, Retries } from "./retries.ts";
 import type { FunctionSpec } from "./spec.ts";
@@ -107,6 +108,13 @@ export class Managed {
     }
     this.row = row;
     this.entry.policy = policy;
+  }
+
+  /** How replicas of a generation are asked: while an update goes on, those of the version that serves in its own way. */
+  probes(generation: number): Probes {
+    const { version, previous } = this.row;
+    const { spec } = previous?.generation === generation ? previous.version : version;
+    return probesOf(spec.annotations ?? {});
   }
 
   deployed(generation: number): Promise<void> {

@@ -32,6 +32,8 @@ export class Namespaces {
   readonly #o: NamespacesOptions;
   /** Changes of one namespace and of its secrets happen one after the other. */
   readonly #changes = new KeyedQueue<string>();
+  /** Work under way that puts something into a namespace. */
+  readonly #guests = new Map<string, number>();
 
   constructor(options: NamespacesOptions) {
     this.#o = options;
@@ -98,7 +100,7 @@ export class Namespaces {
       const row = store.get(name);
       if (!row) throw new AppError("NAMESPACE_UNKNOWN", [name]);
       if (name === defaultNamespace) throw new AppError("NAMESPACE_DEFAULT", [name]);
-      const by = occupants(name);
+      const by = this.#guests.has(name) ? "an import of images under way" : occupants(name);
       if (by !== null) throw new AppError("NAMESPACE_IN_USE", [name, by]);
       store.put({ ...row, leaving: true }); // in the same turn as the look at the occupants: from here on nobody comes
       failpoint("namespace.leaving");
@@ -114,6 +116,18 @@ export class Namespaces {
     failpoint("namespace.removed");
     await this.#o.secrets.deleteAll(name);
     this.#o.store.delete(name);
+  }
+
+  /** Work that puts something into a namespace, which stays meanwhile. Fails with NAMESPACE_NOT_FOUND. */
+  async occupied<T>(name: string, work: () => Promise<T>): Promise<T> {
+    if (!this.#o.store.names().includes(name)) throw new AppError("NAMESPACE_NOT_FOUND", [name]);
+    const count = (by: number) => this.#guests.set(name, (this.#guests.get(name) ?? 0) + by);
+    count(1);
+    try {
+      return await work();
+    } finally {
+      if (count(-1).get(name) === 0) this.#guests.delete(name);
+    }
   }
 
   /** Work on what is in a namespace, while nobody else changes or removes it. Fails with NAMESPACE_NOT_FOUND. */

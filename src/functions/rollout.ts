@@ -7,7 +7,7 @@ import { Pending } from "../base/pending.ts";
 import type { FunctionStore } from "../store/functions.ts";
 import type { Backend, ReplicaExit } from "./backend.ts";
 import { replicaId } from "./backend.ts";
-import { type ImagesInUse, imagesOf, releaseImage } from "./images-in-use.ts";
+import { type ImagesInUse, imagesOf } from "./images-in-use.ts";
 import { Lifecycle } from "./lifecycle.ts";
 import { Managed, type Observed, type Row, type Version } from "./managed.ts";
 import { plan } from "./plan.ts";
@@ -15,6 +15,7 @@ import { type Policy, type PolicyDefaults, policyOf, replicaSpec } from "./polic
 import { exitReason, waitReady } from "./readiness.ts";
 import { Reconciler } from "./reconcile.ts";
 import { type Replica, servingStates } from "./replica.ts";
+import { type Routes, routesOf } from "./routes.ts";
 import type { Table } from "./table.ts";
 
 export interface RolloutOptions {
@@ -22,6 +23,7 @@ export interface RolloutOptions {
   images: ImagesInUse;
   backend: Backend;
   table: Table;
+  routes: Routes;
   defaults: PolicyDefaults;
   /** Ms a replica may take to get ready. */
   readyTimeoutMs: number;
@@ -159,7 +161,7 @@ export class Rollout implements AsyncDisposable {
   /** Brings a stored row (new, updated or scaled) into being; resolves when its version serves. */
   apply(row: Row): Promise<void> {
     const m = this.#functions.get(keyOf(row)) ?? this.#manage(row);
-    m.want(row, this.#policy(row));
+    this.#want(m, row);
     failpoint("rollout.applied");
     const done = m.deployed(row.generation);
     this.#step(m);
@@ -184,6 +186,7 @@ export class Rollout implements AsyncDisposable {
     this.#functions.delete(keyOf(id));
     this.#leaving.add(m);
     this.#o.table.delete(m.key);
+    this.#o.routes.assign(m.key, []);
     m.endDeploys(() => true, new AppError("FUNCTION_NOT_FOUND", [m.key]));
     m.endCallers(new AppError("FUNCTION_NOT_FOUND", [m.key]));
     const gone = m.gone();
@@ -203,10 +206,12 @@ export class Rollout implements AsyncDisposable {
     for (const m of this.#functions.values()) this.#step(m);
   }
 
-  /** Lets go of a prepared image unless a function or a deploy under way needs it. */
+  /** Lets go of a prepared image unless somebody needs it. Never fails: what stays is released by the next sweep. */
   async releaseImage(namespace: string, image: string): Promise<void> {
-    if (!this.#o.images.isHeld({ namespace, image }))
-      await releaseImage(this.#o.backend, { namespace, image }, this.#rows(), this.#o.log);
+    const { images, backend, log } = this.#o;
+    await images
+      .release({ namespace, image }, this.#rows(), () => backend.release(namespace, image))
+      .catch((e) => log.warn({ image, err: messageOf(e) }, "image could not be released"));
   }
 
   #manage(row: Row): Managed {
@@ -218,7 +223,13 @@ export class Rollout implements AsyncDisposable {
     );
     this.#functions.set(m.key, m);
     this.#o.table.set(m.key, m.entry);
+    this.#o.routes.assign(m.key, routesOf(row.version.spec));
     return m;
+  }
+
+  #want(m: Managed, row: Row): void {
+    m.want(row, this.#policy(row));
+    this.#o.routes.assign(m.key, routesOf(row.version.spec));
   }
 
   #policy(row: Row): Policy {
@@ -271,7 +282,7 @@ export class Rollout implements AsyncDisposable {
     if (m.row.previous) {
       const row = this.#fail(m.row, `update failed, the previous version serves: ${message}`);
       m.endDeploys((g) => g === generation, error);
-      m.want(row, this.#policy(row));
+      this.#want(m, row);
       void this.releaseImage(m.row.namespace, failed.image);
     } else {
       this.#delayRetry(m, replica, error);
@@ -305,7 +316,7 @@ export class Rollout implements AsyncDisposable {
   async #look(m: Managed, replica: Replica): Promise<void> {
     await this.reconcile();
     const { readyTimeoutMs, clock } = this.#o;
-    const { probes } = m.entry.policy;
+    const probes = m.probes(replica.identity.generation);
     const soon = { ...probes, ready: { ...probes.ready, initialDelayMs: 0 } };
     const wrong =
       replica.state === "ready"

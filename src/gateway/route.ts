@@ -1,11 +1,46 @@
+import type { IncomingMessage } from "node:http";
+import { hostName } from "../base/host-prefix.ts";
+import { withoutClusterSuffix } from "../base/names.ts";
+import type { Routes } from "../functions/routes.ts";
 import type { Table } from "../functions/table.ts";
 
-/** Where a request goes: to a function, or (null) to the API. */
+export interface RouteOptions {
+  /** The host's address on the bridge: there, functions are also called by Host. */
+  readonly bridgeAddress: string;
+  readonly defaultNamespace: string;
+  readonly table: Table;
+  /** Hosts that lead to functions, wherever a request comes in. */
+  readonly routes: Routes;
+}
+
+/** A call of a function. */
 export interface FunctionRoute {
   /** NAME or NAME.NAMESPACE. */
   readonly address: string;
   /** Path and query for the function, as they came. */
   readonly target: string;
+}
+
+/**
+ * The only place that tells calls from the API. The host decides first: a host that leads to functions has nothing
+ * else, neither the API nor `/function/…`; so no path of a function's site is taken from it, and nobody finds the API
+ * behind it.
+ */
+export function destination(req: IncomingMessage, options: RouteOptions): FunctionRoute | "api" | "nowhere" {
+  const url = req.url ?? "/";
+  const host = req.headers.host ?? "";
+  const byName = isOnBridge(req, options) ? hostRoute(host, url, options.table, options.defaultNamespace) : null;
+  if (byName) return byName;
+  const route = options.routes.find(host, url);
+  if (route === undefined) return functionRoute(url) ?? "api";
+  if (route === null) return "nowhere";
+  setForwardedPrefix(req.rawHeaders, route.prefix);
+  return { address: route.key, target: targetBehind(route.prefix, url) };
+}
+
+function isOnBridge(req: IncomingMessage, { bridgeAddress }: RouteOptions): boolean {
+  const { localAddress } = req.socket;
+  return localAddress === bridgeAddress || localAddress === `::ffff:${bridgeAddress}`;
 }
 
 const prefix = "/function/";
@@ -33,16 +68,27 @@ function decode(text: string): string {
 }
 
 /**
- * On the bridge a function is also called by its own name: `http://NAME[.NAMESPACE[.svc.cluster.local]]:8080/path`.
+ * On the bridge a function is also called by its own name: `http://NAME[.NAMESPACE[.svc[.cluster.local]]]:8080/path`.
  * Null when the host is not a function's name. `gateway` is ours whatever is deployed: who asks it for the API sends
  * the password along.
  */
 export function hostRoute(host: string, url: string, table: Table, defaultNamespace: string): FunctionRoute | null {
-  const name = host
-    .replace(/:\d+$/, "")
-    .toLowerCase()
-    .replace(/\.svc\.cluster\.local\.?$/, "");
+  const name = withoutClusterSuffix(hostName(host));
   if (name === "gateway" || name === "gateway.openfaas") return null;
   const key = name.includes(".") ? name : `${name}.${defaultNamespace}`;
   return table.has(key) ? { address: key, target: url } : null;
+}
+
+/** What a function behind a prefix of a host sees: the path without the prefix. */
+function targetBehind(prefix: string, url: string): string {
+  if (prefix === "") return url;
+  const rest = url.slice(prefix.length);
+  return rest.startsWith("/") ? rest : `/${rest}`;
+}
+
+/** Tells a function, in the header that web frameworks know, which prefix was taken off; what a caller says does not count. */
+function setForwardedPrefix(rawHeaders: string[], prefix: string): void {
+  for (let i = rawHeaders.length - 2; i >= 0; i -= 2)
+    if (rawHeaders[i]!.toLowerCase() === "x-forwarded-prefix") rawHeaders.splice(i, 2);
+  if (prefix !== "") rawHeaders.push("X-Forwarded-Prefix", prefix);
 }

@@ -1,17 +1,19 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import { AppError, messageOf, systemCode } from "../base/errors.ts";
-import type { Table } from "../functions/table.ts";
 import { type Invoke, type InvokeUpgrade, mayUpgrade } from "../invoke/invoke.ts";
-import { type FunctionRoute, functionRoute, hostRoute } from "./route.ts";
+import { type ConnectionLimits, Connections } from "./connections.ts";
+import { destination, type FunctionRoute, type RouteOptions } from "./route.ts";
 
-export interface GatewayOptions {
+export interface GatewayLimits extends ConnectionLimits {
+  readonly keepAliveMs: number;
+  readonly maxConnections: number;
+}
+
+export interface GatewayOptions extends RouteOptions {
   host: string;
   port: number;
-  /** The host's address on the bridge: there, functions are also called by Host. */
-  bridgeAddress: string;
-  defaultNamespace: string;
-  table: Table;
+  limits: GatewayLimits;
 }
 
 /** What answers, once there is somebody: calls of functions, and everything else. */
@@ -20,9 +22,6 @@ export interface Handlers {
   upgrade: InvokeUpgrade;
   admin: (req: IncomingMessage, res: ServerResponse) => void;
 }
-
-/** Bytes of a request's header block: contracts/api.md §1.1. */
-const maxHeaderBytes = 1024 * 1024;
 
 export interface Gateway extends AsyncDisposable {
   readonly port: number;
@@ -39,25 +38,26 @@ export interface Gateway extends AsyncDisposable {
 export async function openGateway(options: GatewayOptions): Promise<Gateway> {
   let handlers: Handlers | null = null;
   const waiting: [IncomingMessage, ServerResponse][] = [];
-  const server = createServer(
-    {
-      maxHeaderSize: maxHeaderBytes,
-      requestTimeout: 0,
-      headersTimeout: 30_000,
-      keepAliveTimeout: 65_000,
-      // only calls can change the protocol; until it is known who answers, nobody is kept waiting for that
-      shouldUpgradeCallback: (req) => handlers !== null && mayUpgrade(req) && toFunction(req, options) !== null,
-    },
-    onRequest,
-  );
-  function onRequest(req: IncomingMessage, res: ServerResponse): void {
+  const server = createServer({
+    ...parserOptions(options.limits),
+    // only calls can change the protocol; until it is known who answers, nobody is kept waiting for that
+    shouldUpgradeCallback: (req) => handlers !== null && mayUpgrade(req) && toFunction(req, options) !== null,
+  });
+  server.maxConnections = options.limits.maxConnections;
+  server.maxHeadersCount = options.limits.maxHeaders;
+  const connections = new Connections(server, options.limits);
+  const take = (req: IncomingMessage, res: ServerResponse): void => {
     if (handlers) route(req, res, handlers, options);
     else waiting.push([req, res]);
-  }
+  };
+  const onRequest = (req: IncomingMessage, res: ServerResponse) => connections.admit(req, res, take);
+  server.on("request", onRequest);
   // whoever reads the body says so: a call that is refused before is not asked for it
   server.on("checkContinue", onRequest);
+  server.on("checkExpectation", onRequest); // refused: headFault knows only the other
   const upgraded = new Set<Socket>();
   server.on("upgrade", (req: IncomingMessage, socket: Socket, early: Buffer) => {
+    if (!connections.accepts(req)) return;
     const call = toFunction(req, options)!;
     upgraded.add(socket);
     socket.once("close", () => upgraded.delete(socket));
@@ -65,36 +65,56 @@ export async function openGateway(options: GatewayOptions): Promise<Gateway> {
   });
   await listen(server, options);
   const { port } = server.address() as { port: number };
+  const end = async (ms: number) => {
+    await drain(server, upgraded, ms);
+    connections[Symbol.dispose]();
+  };
   return {
     port,
     serve(given) {
       handlers = given;
       for (const [req, res] of waiting.splice(0)) if (!res.destroyed) route(req, res, given, options);
     },
-    drain: (ms) => drain(server, upgraded, ms),
-    [Symbol.asyncDispose]: () => drain(server, upgraded, 0),
+    drain: end,
+    [Symbol.asyncDispose]: () => end(0),
   };
 }
 
-/** The only place that looks at a path to tell calls from the API. */
+function parserOptions({ headersTimeoutMs, keepAliveMs, maxHeaderBytes }: GatewayLimits) {
+  return {
+    insecureHTTPParser: false, // whatever NODE_OPTIONS say
+    requireHostHeader: false, // headFault looks at it, and its answers come in their turn
+    maxHeaderSize: maxHeaderBytes,
+    headersTimeout: headersTimeoutMs,
+    connectionsCheckingInterval: Math.min(5000, headersTimeoutMs / 4),
+    requestTimeout: 0, // the time of a call is the function's matter, and a body that stops coming ours
+    keepAliveTimeout: keepAliveMs,
+    keepAlive: true, // a peer that vanished without a word is noticed by the kernel
+    keepAliveInitialDelay: 60_000,
+  };
+}
+
+/** Whom a request calls, if it is a call. */
 function toFunction(req: IncomingMessage, options: GatewayOptions): FunctionRoute | null {
-  const url = req.url ?? "/";
-  return (
-    functionRoute(url) ??
-    (req.socket.localAddress === options.bridgeAddress
-      ? hostRoute(req.headers.host ?? "", url, options.table, options.defaultNamespace)
-      : null)
-  );
+  const to = destination(req, options);
+  return typeof to === "string" ? null : to;
 }
 
 function route(req: IncomingMessage, res: ServerResponse, handlers: Handlers, options: GatewayOptions): void {
-  const call = toFunction(req, options);
-  if (call) {
-    handlers.invoke(req, res, call.address, call.target);
-    return;
+  const to = destination(req, options);
+  if (to === "nowhere") notFound(res);
+  else if (to !== "api") handlers.invoke(req, res, to.address, to.target);
+  else {
+    if (req.headers.expect !== undefined) res.writeContinue();
+    handlers.admin(req, res);
   }
-  if (req.headers.expect !== undefined) res.writeContinue();
-  handlers.admin(req, res);
+}
+
+/** As the API answers: contracts/api.md §1.1. */
+function notFound(res: ServerResponse): void {
+  const { status, message } = new AppError("ROUTE_NOT_FOUND", []);
+  res.writeHead(status, { "Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": "nosniff" });
+  res.end(`${message}\n`);
 }
 
 function listen(server: Server, { host, port }: GatewayOptions): Promise<void> {

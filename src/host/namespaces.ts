@@ -30,16 +30,14 @@ export async function ensureNamespaces(
 export async function addNamespace(host: Host, name: string): Promise<void> {
   const { namespaces } = host.containerd;
   if (await namespaces.create(name, namespaceLabels(host.settings.bridge))) return;
-  if (!(await isOurs(host, name))) throw new AppError("NAMESPACE_TAKEN", [name]);
+  const owner = (await namespaces.get(name))?.labels[labels.owner];
+  if (owner !== host.settings.bridge) throw new AppError("NAMESPACE_TAKEN", [name]);
 }
 
-async function isOurs(host: Host, name: string): Promise<boolean> {
-  return (await host.containerd.namespaces.get(name))?.labels[labels.owner] === host.settings.bridge;
-}
-
-/** With images, leftovers, logs and control groups. Idempotent; leaves alone what is not ours. */
+/** With images, leftovers, logs and control groups. Idempotent. Fails with NAMESPACE_IN_USE, by what is not ours. */
 export async function removeNamespace(host: Host, name: string): Promise<void> {
-  if (await isOurs(host, name)) {
+  // whoever asks knows it to be ours, also when a containerd that lost its disk made it again without our label
+  if (await host.containerd.namespaces.get(name)) {
     await empty(host, name);
     if (!(await host.containerd.namespaces.delete(name)))
       throw new AppError("NAMESPACE_IN_USE", [name, "things in containerd that napd has not put there"]);

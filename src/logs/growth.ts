@@ -4,7 +4,7 @@ import { messageOf } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
 import type { LogFile } from "./log-file.ts";
 
-/** While somebody writes, the file is looked at so often, ms; fewer times when it grows fast or many do. */
+/** While somebody writes, the file is looked at so often, ms: more often in a flood, less often when many talk. */
 const activeMs = 100;
 /** How soon after the last look a flood is looked at again, ms. */
 const floodMs = 10;
@@ -59,21 +59,26 @@ async function waitForGrowth(file: LogFile, options: GrowthOptions, signal: Abor
   try {
     if (await grow(file, options)) return; // between the last look and the watch
     await (watcher ? touched.promise : within(touched.promise, blindMs, options.clock));
+    await grow(file, options);
   } finally {
     signal.removeEventListener("abort", stop);
     watcher?.close();
   }
 }
 
+/** The first look comes soon, in case it is a flood; then as often as is needed, until one in all calm finds nothing. */
 async function untilSilent(file: LogFile, options: GrowthOptions, signal: AbortSignal): Promise<void> {
   const { clock } = options;
-  for (let pauseMs = 0; ; ) {
+  let isCalm = false;
+  for (let pauseMs = floodMs; ; ) {
     const [size, at] = [file.size, clock.monotonic()];
-    if (pauseMs > 0) await clock.sleep(pauseMs, signal);
-    if (!(await grow(file, options)) && pauseMs > 0) break;
+    await clock.sleep(pauseMs, signal);
+    const grew = await grow(file, options);
+    if (!grew && isCalm) break;
     const perMs = Math.max(0, file.size - size) / Math.max(1, clock.monotonic() - at);
-    const calm = Math.max(activeMs, options.active.count);
-    pauseMs = pauseMs === 0 ? floodMs : Math.min(calm, Math.max(floodMs, options.stepBytes() / (perMs || 1)));
+    const calmMs = Math.max(activeMs, options.active.count);
+    pauseMs = grew ? Math.min(calmMs, Math.max(floodMs, options.stepBytes() / perMs)) : calmMs;
+    isCalm = pauseMs === calmMs;
   }
   await file.save();
 }

@@ -105,7 +105,8 @@ export class LogFile {
 
   remove(): Promise<void> {
     return this.#inTurn(async () => {
-      await Promise.all([rm(this.path, { force: true }), rm(this.#marksPath, { force: true })]);
+      const files = [this.path, this.#marksPath, `${this.#marksPath}~`];
+      await Promise.all(files.map((file) => rm(file, { force: true })));
       this.#size = this.#start = this.#punched = this.#marksOnDisk = 0;
     });
   }

@@ -222,9 +222,9 @@ export class Logs implements AsyncDisposable {
     followed.stop.abort(new Error("no longer followed"));
     await followed.ended;
     this.#followed.delete(file);
-    file.live = false;
     await file.refresh();
     await file.save();
+    file.live = false; // from now on a line without an end counts as whole
   }
 
   async #remove(file: LogFile): Promise<void> {

@@ -148,7 +148,7 @@ async function writeEntry(path: string, size: number, cursor: StreamCursor): Pro
   for (let left = size; left > 0; ) {
     const piece = await cursor.next(left);
     if (!piece) throw new BadTar("it ends too early");
-    await out.write(piece);
+    await out.appendFile(piece);
     left -= piece.length;
   }
   await out.sync();
@@ -156,7 +156,7 @@ async function writeEntry(path: string, size: number, cursor: StreamCursor): Pro
 
 async function writeSynced(path: string, bytes: Buffer): Promise<void> {
   await using out = await open(path, "wx", 0o600);
-  await out.write(bytes);
+  await out.appendFile(bytes);
   await out.sync();
 }
 

@@ -8,16 +8,17 @@ import { ImagesInUse } from "../../src/functions/images-in-use.ts";
 import type { Version } from "../../src/functions/managed.ts";
 import { Namespaces } from "../../src/functions/namespaces.ts";
 import { Rollout } from "../../src/functions/rollout.ts";
+import { Routes } from "../../src/functions/routes.ts";
 import type { ScaleDefaults } from "../../src/functions/scale-policy.ts";
 import { type FunctionSpec, parseDeployment } from "../../src/functions/spec.ts";
 import type { FunctionStatus } from "../../src/functions/status.ts";
 import type { Table } from "../../src/functions/table.ts";
-import { openGateway } from "../../src/gateway/server.ts";
 import { openInvoke } from "../../src/invoke/invoke.ts";
 import { FunctionStore } from "../../src/store/functions.ts";
 import { NamespaceStore } from "../../src/store/namespaces.ts";
 import { SecretStore } from "../../src/store/secrets.ts";
 import { openState } from "../../src/store/state.ts";
+import { openTestGateway } from "../support/gateway.ts";
 import { tmpDir } from "../support/tmp.ts";
 import { FakeBackend } from "./backend.ts";
 import { policyDefaults } from "./policy.ts";
@@ -40,6 +41,7 @@ export interface Platform extends AsyncDisposable {
   readonly backend: FakeBackend;
   readonly store: FunctionStore<Version>;
   readonly table: Table;
+  readonly routes: Routes;
   readonly secrets: SecretStore;
   readonly namespaces: NamespaceStore;
   readonly url: string;
@@ -67,6 +69,7 @@ export async function openPlatform(options: PlatformOptions = {}): Promise<Platf
   const images = new ImagesInUse(() => store.list());
   const backend = up.use(new FakeBackend());
   const table: Table = new Map();
+  const routes = new Routes();
   const secrets = new SecretStore(`${path}/secrets`);
   const namespaces = new NamespaceStore(db);
   Namespaces.ensureDefault(namespaces, namespace);
@@ -83,6 +86,7 @@ export async function openPlatform(options: PlatformOptions = {}): Promise<Platf
       images,
       backend,
       table,
+      routes,
       defaults,
       readyTimeoutMs: options.readyTimeoutMs ?? 5000,
       graceMs: options.graceMs ?? 5000,
@@ -96,6 +100,7 @@ export async function openPlatform(options: PlatformOptions = {}): Promise<Platf
       images,
       backend,
       rollout,
+      routes,
       defaults,
       deployWaitMs: 10_000,
       namespaces: () => namespaces.names(),
@@ -114,13 +119,7 @@ export async function openPlatform(options: PlatformOptions = {}): Promise<Platf
     thaw,
     tunnelIdleMs: options.tunnelIdleMs ?? 60_000,
   });
-  const gateway = await openGateway({
-    host: "127.0.0.1",
-    port: 0,
-    bridgeAddress: "10.0.0.1",
-    defaultNamespace: namespace,
-    table,
-  });
+  const gateway = await openTestGateway({ defaultNamespace: namespace, table, routes });
   gateway.serve({ ...calls, admin: (_, res) => void res.writeHead(404).end() });
   const url = `http://127.0.0.1:${gateway.port}`;
   const agent = new Agent({ headersTimeout: 30_000 });
@@ -135,6 +134,7 @@ export async function openPlatform(options: PlatformOptions = {}): Promise<Platf
     backend,
     store,
     table,
+    routes,
     secrets,
     namespaces,
     url,

@@ -4,9 +4,9 @@ import { type CallLimits, noLimits } from "../../src/functions/call-limits.ts";
 import { type PolicyDefaults, policyOf } from "../../src/functions/policy.ts";
 import { Replica } from "../../src/functions/replica.ts";
 import { Entry, type Table } from "../../src/functions/table.ts";
-import { openGateway } from "../../src/gateway/server.ts";
 import { openInvoke } from "../../src/invoke/invoke.ts";
 import { policyDefaults } from "../fakes/policy.ts";
+import { openTestGateway } from "./gateway.ts";
 
 /** One end of a connection, byte for byte. Bytes are latin1 characters. */
 export class Wire {
@@ -151,9 +151,7 @@ export async function openRawGateway(options: RawGatewayOptions = {}): Promise<R
   const everybody = entry.routable;
   up.defer(() => void everybody.map((r) => r.pool!.destroy(new Error("the test is over"))));
   const table: Table = new Map([["f.fn", entry]]);
-  const gateway = up.use(
-    await openGateway({ host: "127.0.0.1", port: 0, bridgeAddress: "10.0.0.1", defaultNamespace: "fn", table }),
-  );
+  const gateway = up.use(await openTestGateway({ table }));
   const thaw = async () => {};
   const calls = openInvoke({ table, defaultNamespace: "fn", thaw, tunnelIdleMs });
   gateway.serve({ ...calls, admin: (_, res) => void res.writeHead(404).end() });

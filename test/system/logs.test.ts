@@ -206,7 +206,8 @@ suite("logs", () => {
   test("of a flood without a line end stay small on disk and in napd, and the function goes on", async () => {
     const dir = `${world.paths.logs}/${world.namespace}/web`;
     const sum = async (of: (file: Stats) => number) => {
-      const files = await Promise.all((await readdir(dir)).map((file) => stat(`${dir}/${file}`)));
+      const names = (await readdir(dir)).filter((name) => name.endsWith(".log"));
+      const files = await Promise.all(names.map((name) => stat(`${dir}/${name}`)));
       return files.reduce((all, file) => all + of(file), 0);
     };
     const resident = async () =>

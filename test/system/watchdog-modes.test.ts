@@ -92,6 +92,7 @@ suite("watchdog: streaming mode", { timeout: 120_000 }, () => {
     await using w = await Running.start({
       mode: "streaming",
       fprocess: "cat",
+      read_timeout: "2m",
       write_timeout: "2m",
       exec_timeout: "2m",
     });

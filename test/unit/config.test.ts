@@ -207,6 +207,35 @@ registry.example.com = ca:/etc/ca.pem, mirror:https://three.example
     });
 });
 
+suite("a route", () => {
+  test("leads from a host, or a path below it, to a function; the same one again replaces it", async () => {
+    const ini = `[routes]
+shop.example.com = shop
+Shop.Example.com:443/Cart/ = cart.team
+shop.example.com./Cart = cart.other
+`;
+    assert.deepEqual((await load({ ini, flags: ["routes.b.example=b"] })).routes, [
+      { host: "shop.example.com", prefix: "", address: "shop" },
+      { host: "shop.example.com", prefix: "/Cart", address: "cart.other" },
+      { host: "b.example", prefix: "", address: "b" },
+    ]);
+  });
+
+  for (const [key, value] of [
+    ["localhost", "f"],
+    ["127.0.0.1", "f"],
+    ["a.example/../b", "f"],
+    ["a.example", ""],
+    ["a.example", "f.g.h"],
+    ["a.example", "F"],
+    ["a.example", "f/path"],
+  ])
+    test(`${key} = ${value} is refused`, async () => {
+      await refuses({ ini: `[routes]\n${key} = ${value}\n` }, key!, "napd.ini");
+      await refuses({ flags: [`routes.${key}=${value}`] }, "--set routes", key!);
+    });
+});
+
 suite("the printed configuration", () => {
   const ini = (config: Config) => load({ ini: printConfig(config) });
 
@@ -266,6 +295,15 @@ suite("the printed configuration", () => {
       "log.level=silent",
       "registries.docker.io=mirror:https://one.example mirror:http://two.example:5000",
       "registries.localhost:5000=plain-http ca:/etc/a;b.pem",
+      "routes.shop.example.com/a=shop.team",
+      "gateway.headers_timeout=1s",
+      "gateway.body_timeout=2s",
+      "gateway.send_timeout=3s",
+      "gateway.keep_alive=4s",
+      "gateway.max_connections=5",
+      "gateway.max_headers=60",
+      "gateway.max_header_bytes=70000",
+      "gateway.function_routes=refuse",
     ];
     const [defaults, config] = [await load({}), await load({ flags })];
     const same = Object.keys(defaults).flatMap((section) =>

@@ -1,4 +1,4 @@
-import { messageOf } from "../../base/errors.ts";
+import { isAppError, messageOf } from "../../base/errors.ts";
 import { Disk, type Need } from "./disk.ts";
 import type { Tools } from "./tools.ts";
 import { type Content, chooseUnused, groupImages, type ImageGroup, isUsed, type UsedImage } from "./unused.ts";
@@ -88,7 +88,7 @@ export class Keeper {
     const look = async () => {
       if (looking) return;
       looking = true;
-      await this.makeRoom(what, {}).catch((e) => full.abort(e));
+      await this.makeRoom(what, {}).catch((e) => (isAppError(e, "DISK_LOW") ? full.abort(e) : this.#warn(e)));
       looking = false;
     };
     const timer = setInterval(look, watchMs);
@@ -105,10 +105,11 @@ export class Keeper {
         await this.remove(group);
       }
     };
-    this.#collecting = run().finally(() => {
+    const collecting = run().finally(() => {
       this.#collecting = null;
     });
-    await this.#collecting;
+    this.#collecting = collecting.catch(() => {}); // who waits for its end does not care how it ended
+    await collecting;
   }
 
   /** Removes every unused image of these namespaces, however new; answers with what went. */
@@ -152,14 +153,17 @@ export class Keeper {
     const { containerd, log } = this.#tools;
     const { namespace, names, digest } = content;
     const run = async () => {
-      for (const [i, name] of names.entries())
+      for (const [i, name] of names.entries()) {
+        const record = await containerd.images.get(name, { namespace });
+        if (record && record.target.digest !== digest) continue; // the name has moved on since
         await containerd.images.delete(name, { namespace, sync: i === names.length - 1 });
+      }
       log.info({ namespace, image: names[0], names: names.length, digest }, "image removed");
     };
     const removing = run().finally(() => {
       this.#removing = null;
     });
-    this.#removing = removing.catch(() => {}); // who waits for its end does not care how it ended
+    this.#removing = removing.catch(() => {}); // as above
     await removing;
     return true;
   }

@@ -38,7 +38,7 @@ async function write(source: AsyncIterable<Buffer>, file: FileHandle, { maxBytes
     signal.throwIfAborted();
     size += piece.length;
     if (size > maxBytes) throw new AppError("IMAGE_TOO_LARGE", [formatBytes(maxBytes)]);
-    await file.write(piece);
+    await file.appendFile(piece); // the whole of it, where write may stop short
   }
   signal.throwIfAborted();
 }

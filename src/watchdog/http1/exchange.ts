@@ -64,9 +64,15 @@ export interface Exchange {
   readonly writable: boolean;
   /** Called once, when the exchange is over for whatever reason. */
   onOver: (() => void) | null;
-  /** `127.0.0.1:8080->127.0.0.1:50000`: ours, theirs. */
-  readonly route: string;
 }
 
 /** Makes the handler of a request. Called once per request, when its head is complete. */
 export type Serve = (exchange: Exchange) => Handler;
+
+/** What the connections of one server have in common. */
+export interface ConnectionOptions {
+  serve: Serve;
+  limits: Limits;
+  /** Whether the server is going away, so that answers announce the end of their connection. */
+  closing(): boolean;
+}

@@ -6,12 +6,13 @@ import {
   MAX_HEAD,
   parseRequest,
   type RequestHead,
+  skipEmptyLines,
   UNTIL_CLOSE,
 } from "../../http1/head.ts";
 import type { Wire, WireListener } from "../wire/wire.ts";
-import { dateLine } from "./date.ts";
+import { answerHead } from "./answer-head.ts";
 import { Deadline } from "./deadline.ts";
-import type { Exchange, Handler, Limits, Serve } from "./exchange.ts";
+import type { ConnectionOptions, Exchange, Handler, Limits, Serve } from "./exchange.ts";
 import { reasonPhrase } from "./status.ts";
 import type { TunnelEnd } from "./tunnel.ts";
 import { Writer } from "./writer.ts";
@@ -22,14 +23,6 @@ const MAX_AHEAD = 64 * 1024;
 const MAX_DISCARD = 256 * 1024;
 /** Milliseconds that a connection is kept half open, so that the client can read the answer before a reset. */
 const LINGER_MS = 500;
-
-/** What the connections of one server have in common. */
-export interface ConnectionOptions {
-  serve: Serve;
-  limits: Limits;
-  /** Whether the server is going away, so that answers announce the end of their connection. */
-  closing(): boolean;
-}
 
 /**
  * The server's side of one connection: requests one after the other, answers in order.
@@ -85,10 +78,6 @@ export class ServerConnection implements Exchange, WireListener {
   /** Closes it unless an answer is under way, which announces the close itself. */
   closeIdle(): void {
     if (this.#detached || (this.idle && !this.#lingering && !this.#decoder)) this.#wire.close();
-  }
-
-  get route(): string {
-    return this.#wire.route;
   }
 
   // --- in ---------------------------------------------------------------------------------------------------------
@@ -270,12 +259,7 @@ export class ServerConnection implements Exchange, WireListener {
     // A client that was not asked for its body may send it or not: nobody knows what comes next.
     const unasked = this.request.expectContinue && !this.#delivering && this.#decoder?.done === false;
     if (length === UNTIL_CLOSE || unasked || this.#closing()) this.#closeAfter = true;
-    let text = `HTTP/1.1 ${status} ${reasonPhrase(status)}\r\n${fields}`;
-    if (!/^date:/im.test(fields)) text += dateLine();
-    if (length === CHUNKED) text += "Transfer-Encoding: chunked\r\n";
-    else if (length !== null && length >= 0) text += `Content-Length: ${length}\r\n`;
-    if (this.#closeAfter && status !== 101) text += "Connection: close\r\n";
-    this.#writer.text(`${text}\r\n`);
+    this.#writer.text(answerHead(status, fields, length, this.#closeAfter && status !== 101));
   }
 
   write(piece: Buffer): boolean {
@@ -394,7 +378,7 @@ export class ServerConnection implements Exchange, WireListener {
       else this.#wire.destroy();
     } else if (this.#decoder && !this.#decoder.done && (this.#delivering || !this.headSent)) {
       this.#deadline.set(this.#limits.writeTimeoutMs);
-      this.#bodyFailed(`read tcp ${this.route}: i/o timeout`);
+      this.#bodyFailed(`read tcp ${this.#wire.route}: i/o timeout`);
     } else this.destroy(); // write_timeout; "close" tells the handler
   }
 
@@ -424,11 +408,4 @@ export class ServerConnection implements Exchange, WireListener {
     handler?.clientGone();
     this.#closed();
   }
-}
-
-/** A client may send an empty line or two before a request (RFC 9112 §2.2). */
-function skipEmptyLines(bytes: Buffer): Buffer {
-  let at = 0;
-  while (bytes[at] === 13 && bytes[at + 1] === 10) at += 2;
-  return at > 0 ? bytes.subarray(at) : bytes;
 }

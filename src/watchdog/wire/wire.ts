@@ -1,7 +1,7 @@
 /**
  * One TCP connection, as little of it as HTTP/1.1 needs. In the binary it is a socket of Bun itself (wire/bun.ts):
- * node:net is a stream on top of such a one, and costs 3.5 ms of start, 1.6 MB of memory for every idle function, and
- * CPU per request. It is taken for TLS, and by tests that run on Node (wire/node.ts).
+ * node:net is streams on top of such ones, and costs 4 ms of start, 2 MB for every idle function, and CPU per request
+ * (docs/performance.md). It is taken for TLS, and by tests that run on Node (wire/node.ts).
  */
 export interface Wire {
   /** Who is told what happens. May be replaced at any time. */

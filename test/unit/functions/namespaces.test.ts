@@ -94,6 +94,20 @@ suite("a namespace", () => {
     await w.namespaces.remove("team");
   });
 
+  test("stays while images are being brought into it", async () => {
+    await using w = await open();
+    const { opened, open: go } = gate();
+    const importing = w.namespaces.occupied("team", () => opened);
+    await assert.rejects(w.namespaces.remove("team"), /an import of images/);
+    go();
+    await importing;
+    await w.namespaces.remove("team");
+    await assert.rejects(
+      w.namespaces.occupied("team", async () => {}),
+      code("NAMESPACE_NOT_FOUND"),
+    );
+  });
+
   test("that is leaving takes no function and no secret", async () => {
     await using w = await open();
     const removing = w.namespaces.remove("team");

@@ -842,6 +842,21 @@ suite("many functions at once", () => {
 });
 
 suite("a restart of napd", () => {
+  test("in the middle of an update asks the old version in its own way, not in that of the new one", async () => {
+    await using p = await openPlatform({ readyTimeoutMs: 300 });
+    p.backend.push("web:1", { answer: (req, res) => void res.writeHead(req.url === "/" ? 200 : 404).end("old") });
+    p.backend.push("web:2", { listens: never });
+    await p.create({ service: "web", image: "web:1" });
+    const annotations = { "com.openfaas.ready.http.path": "/ready" };
+    const updated = p.update({ service: "web", image: "web:2", annotations }).catch(() => {});
+    await until("the new one is being started", () => p.backend.count("start web.2") === 1);
+    await p.restart();
+    await updated;
+    await until("the update has failed", () => p.store.get(id("web"))!.previous === null);
+    assert.deepEqual(await p.call("web/"), { status: 200, text: "old" });
+    assert.equal(p.backend.count("start web.1.0"), 1);
+  });
+
   test("in the middle of an update does not give the old version up while it is slow to answer", async () => {
     await using p = await openWithWeb();
     p.backend.push("web:2", { listens: never });

@@ -55,6 +55,7 @@ suite("a host", () => {
   for (const id of [
     { name: "web", namespace: "fn" },
     { name: "web", namespace: "team" },
+    { name: "web", namespace: "svc" },
     { name: "gateway", namespace: "fn" }, // may be deployed, and does not get what is meant for ours
   ]) {
     const entry = new Entry(id, plainPolicy, async () => {});
@@ -75,7 +76,12 @@ suite("a host", () => {
     ["other", null],
     ["web.other", null],
     ["x.web.fn", null],
-    ["web.svc.cluster.local", "web.fn"],
+    ["web.team.svc", "web.team"],
+    ["web.svc.cluster.local", null],
+    ["web.svc", "web.svc"],
+    ["web.fn.", "web.fn"],
+    ["gateway.", null],
+    ["gateway.openfaas.svc.cluster.local", null],
     ["[::1]:8080", null],
     ["", null],
   ];

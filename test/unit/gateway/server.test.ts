@@ -2,15 +2,16 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { type IncomingMessage, request, type ServerResponse } from "node:http";
 import type { Socket } from "node:net";
+import { networkInterfaces } from "node:os";
 import { suite, test } from "node:test";
 import { isAppError } from "../../../src/base/errors.ts";
 import { Entry, type Table } from "../../../src/functions/table.ts";
-import { openGateway } from "../../../src/gateway/server.ts";
 import { plainPolicy } from "../../fakes/policy.ts";
+import { openTestGateway } from "../../support/gateway.ts";
 
 /** A gateway whose handlers say who was asked for what. */
 async function open(bridgeAddress = "10.0.0.1", table: Table = new Map()) {
-  const gateway = await openGateway({ host: "127.0.0.1", port: 0, bridgeAddress, defaultNamespace: "fn", table });
+  const gateway = await openTestGateway({ bridgeAddress, table });
   const asked: string[] = [];
   const held: ServerResponse[] = [];
   const upgraded: Socket[] = [];
@@ -65,6 +66,22 @@ suite("the gateway", () => {
     assert.equal(await get(g.gateway.port, "/a", "gateway:8080"), "admin /a");
   });
 
+  test("there, a function's name comes before everything else: each path of its host is its own", async () => {
+    await using g = await open("127.0.0.1", table);
+    g.gateway.serve(g.handlers);
+    assert.equal(await get(g.gateway.port, "/function/other/a", "web:8080"), "function web.fn /function/other/a");
+    assert.equal(await get(g.gateway.port, "/system/functions", "web"), "function web.fn /system/functions");
+    assert.equal(await get(g.gateway.port, "/function/other/a", "gateway:8080"), "function other /a");
+  });
+
+  const hasIPv6 = Object.values(networkInterfaces()).some((all) => all?.some(({ family }) => family === "IPv6"));
+  test("knows the bridge also when it listens on all addresses of IPv6", { skip: !hasIPv6 }, async () => {
+    await using gateway = await openTestGateway({ host: "::", bridgeAddress: "127.0.0.1", table });
+    const invoke = (_: IncomingMessage, res: ServerResponse, address: string) => void res.end(`function ${address}`);
+    gateway.serve({ invoke, upgrade: () => assert.fail(), admin: (_, res) => void res.end("admin") });
+    assert.equal(await get(gateway.port, "/a", "web:8080"), "function web.fn");
+  });
+
   test("does not look at the host elsewhere: whoever names it so must not reach past the API", async () => {
     await using g = await open("10.0.0.1", table);
     g.gateway.serve(g.handlers);
@@ -97,9 +114,8 @@ suite("the gateway", () => {
 
   test("says who cannot listen where, and which setting it is", async () => {
     await using g = await open();
-    const options = { host: "127.0.0.1", bridgeAddress: "10.0.0.1", defaultNamespace: "fn", table };
     await assert.rejects(
-      openGateway({ ...options, port: g.gateway.port }),
+      openTestGateway({ port: g.gateway.port }),
       (e) =>
         isAppError(e, "LISTEN") &&
         e.message.includes(`127.0.0.1:${g.gateway.port}`) &&

@@ -123,10 +123,10 @@ suite("a secret", () => {
       await writeFile(`${dir.path}/outside/key`, "outside");
       await symlink(`${dir.path}/outside`, `${dir.path}/secrets/fn`);
       for (const work of [
-        store.read("fn", "key"),
-        store.list("fn"),
-        store.put("fn", "key", everyByte),
-        store.delete("fn", "key"),
+        () => store.read("fn", "key"),
+        () => store.list("fn"),
+        () => store.put("fn", "key", everyByte),
+        () => store.delete("fn", "key"),
       ])
         await assert.rejects(work, /is not a directory/);
       await store.deleteAll("fn");

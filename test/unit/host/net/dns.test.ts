@@ -5,7 +5,9 @@ import { type AddressInfo, connect, createServer } from "node:net";
 import { suite, test } from "node:test";
 import * as dns from "dns-packet";
 import { isAppError } from "../../../../src/base/errors.ts";
-import { type DnsOptions, parseUpstream, readQuery, startDns } from "../../../../src/host/net/dns.ts";
+import { type DnsOptions, startDns } from "../../../../src/host/net/dns.ts";
+import { readQuery } from "../../../../src/host/net/dns-message.ts";
+import { parseUpstream } from "../../../../src/host/net/dns-upstream.ts";
 import { freePort } from "../../../support/free-port.ts";
 
 const address = "127.0.0.1";
@@ -131,6 +133,33 @@ suite("names of ours", () => {
       await using server = await open();
       assert.equal((await ask(server.port, name)).rcode, "SERVFAIL"); // no upstream to ask
     });
+
+  test("come and go with the function: at once, and also while others are asked", async () => {
+    let deployed = false;
+    const asked = Promise.withResolvers<void>();
+    await using upstream = await openUpstream(() => {
+      asked.resolve();
+      return undefined;
+    });
+    await using server = await open({
+      isFunction: (name) => deployed && name === "figlet",
+      upstreams: () => [upstream.text],
+      timeoutMs: 300,
+    });
+    const early = ask(server.port, "figlet");
+    await asked.promise;
+    deployed = true;
+    assert.deepEqual(addresses(await ask(server.port, "figlet")), [`figlet 2 ${address}`]);
+    assert.deepEqual(addresses(await early), [`figlet 2 ${address}`]);
+    deployed = false;
+    assert.equal((await ask(server.port, "figlet")).rcode, "SERVFAIL");
+  });
+
+  test("a namespace may be called svc", async () => {
+    await using server = await open({ isFunction: (name, namespace) => name === "figlet" && namespace === "svc" });
+    for (const name of ["figlet.svc", "figlet.svc.svc", "figlet.svc.svc.cluster.local"])
+      assert.deepEqual(addresses(await ask(server.port, name)), [`${name} 2 ${address}`]);
+  });
 
   test("by TCP as well, several on one connection", async () => {
     await using server = await open();
