@@ -53,7 +53,7 @@ export async function gateway(): Promise<Measurement[]> {
 }
 
 /** The C upstream as a function; returns its replica's address. */
-async function deployUpstream(world: World): Promise<string> {
+export async function deployUpstream(world: World): Promise<string> {
   await world.import(await upstreamImage(world.dir, image));
   const { status, text } = await world.api("POST", "/system/functions", { service: "upstream", image });
   if (status !== 202) throw new Error(`deploying the upstream: ${status} ${text}`);

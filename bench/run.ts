@@ -6,6 +6,7 @@ import { coldStart } from "./cold-start.ts";
 import { deploy } from "./deploy.ts";
 import { freezeRaceBench } from "./freeze-race.ts";
 import { gateway } from "./gateway.ts";
+import { gatewayMemory } from "./gateway-memory.ts";
 import type { Bench, Measurement } from "./measure.ts";
 import { scaleOut } from "./scale-out.ts";
 import { updatesUnderLoad } from "./updates.ts";
@@ -19,9 +20,10 @@ const benches: Record<string, Bench> = {
   deploy,
   "freeze-race": freezeRaceBench,
   gateway,
-  wake,
+  "gateway-memory": gatewayMemory,
   "scale-out": scaleOut,
   updates: updatesUnderLoad,
+  wake,
   watchdog,
   "watchdog-abuse": watchdogAbuse,
 };

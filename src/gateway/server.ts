@@ -105,7 +105,7 @@ function route(req: IncomingMessage, res: ServerResponse, handlers: Handlers, op
   if (to === "nowhere") notFound(res);
   else if (to !== "api") handlers.invoke(req, res, to.address, to.target);
   else {
-    if (req.headers.expect !== undefined) res.writeContinue();
+    if (req.headers.expect !== undefined && req.httpVersionMinor > 0) res.writeContinue();
     handlers.admin(req, res);
   }
 }

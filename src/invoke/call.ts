@@ -21,7 +21,7 @@ export interface CallServices {
 }
 
 /** Methods that do no harm when the function gets them twice: RFC 9110 §9.2.2. */
-const idempotent = new Set(["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"]);
+const idempotent = new Set(["GET", "HEAD", "OPTIONS", "PUT", "DELETE"]);
 /** Bytes of a body that are kept for a second attempt. */
 const maxKept = 64 * 1024;
 /** Bytes of an unread body that are swallowed to keep the caller's connection; beyond, it is closed. */
@@ -71,6 +71,8 @@ export class Call implements Exchange, Expiring, Waiter {
   #isFlushed = false;
   #drains = false;
   #hasSwitched = false;
+  /** It has been refused, or has ended: nothing more is to be sent anywhere. */
+  #isOver = false;
   #ended = false;
 
   constructor(
@@ -100,6 +102,8 @@ export class Call implements Exchange, Expiring, Waiter {
     this.#entry.calls.begin();
     this.#o.deadlines.add(this);
     this.#res.once("close", () => this.#end());
+    // behind another answer on its connection (pipelining), an answer that is not begun is not told of the close
+    if (this.#res.socket === null) this.#req.socket.setMaxListeners(0).once("close", () => this.#end());
     if (limits.maxBodyBytes > 0 && Number(this.#req.headers["content-length"]) > limits.maxBodyBytes) {
       this.#fail(new AppError("CALL_TOO_LARGE", [this.#entry.key, limits.maxBodyBytes]));
       return;
@@ -137,11 +141,11 @@ export class Call implements Exchange, Expiring, Waiter {
         await this.#entry.wake();
         replica = this.#entry.pick();
       }
-      if (this.#ended) return;
+      if (this.#isOver) return;
       if (!replica) throw new AppError("FUNCTION_UNAVAILABLE", [this.#entry.key, "its replica was lost as it woke up"]);
       // counted in before it is woken, so that nobody freezes it between wake-up and dispatch
       this.#take(replica);
-      if (!(await this.#awake(replica)) || this.#ended) return;
+      if (!(await this.#awake(replica)) || this.#isOver) return;
       this.#send(this.#connect(replica));
     } catch (e) {
       this.#fail(
@@ -160,7 +164,7 @@ export class Call implements Exchange, Expiring, Waiter {
       error = e;
       this.#entry.doubt(replica);
     }
-    if (this.#ended) return false;
+    if (this.#isOver) return false;
     this.#giveBack();
     const why = error ? messageOf(error) : (replica.lostBecause ?? "its replica was lost");
     if (++this.#attempts >= maxAttempts)
@@ -217,7 +221,7 @@ export class Call implements Exchange, Expiring, Waiter {
     }
     this.#bodyBegun = true;
     if (this.#connection!.isReused && idempotent.has(req.method!)) this.#kept = [];
-    if (req.headers.expect !== undefined) this.#res.writeContinue();
+    if (req.headers.expect !== undefined && req.httpVersionMinor > 0) this.#res.writeContinue();
     req.on("data", (piece: Buffer) => this.#piece(piece));
     req.on("end", () => {
       this.#bodyDone = true;
@@ -352,9 +356,11 @@ export class Call implements Exchange, Expiring, Waiter {
 
   /** Ends the call with an error of the platform; once the answer has begun, by cutting the connection. */
   #fail(error: AppError, headers: Record<string, string> = {}): void {
-    if (this.#ended) return;
+    if (this.#isOver) return;
+    this.#isOver = true;
     this.#connection?.destroy();
     this.#connection = null;
+    this.#leaveQueue();
     if (this.#res.headersSent) {
       // for an old client, the connection's end is the end of the body: only a reset says that something is missing
       if (this.#req.httpVersionMinor === 0) this.#res.socket?.resetAndDestroy();
@@ -376,6 +382,7 @@ export class Call implements Exchange, Expiring, Waiter {
   #end(): void {
     if (this.#ended) return;
     this.#ended = true;
+    this.#isOver = true;
     this.#o.deadlines.delete(this);
     this.#connection?.destroy();
     this.#connection = null;
@@ -386,7 +393,13 @@ export class Call implements Exchange, Expiring, Waiter {
     calls.end(status, (performance.now() - this.#begin) / 1000);
     if (this.#leavesUnread) linger(this.#req.socket);
     if (this.#place === "running") admission.leave(policy.limits);
-    else if (this.#place === "waiting") admission.withdraw(this);
+    else this.#leaveQueue();
+  }
+
+  #leaveQueue(): void {
+    if (this.#place !== "waiting") return;
+    this.#place = "none";
+    this.#entry.admission.withdraw(this);
   }
 }
 

@@ -33,7 +33,6 @@ export function tunnel(a: RawEnd, b: RawEnd, idleMs: number, done: () => void): 
   });
   if (a.early.length > 0) b.socket.write(a.early);
   if (b.early.length > 0) a.socket.write(b.early);
-  if (a.socket.readableEnded) b.socket.end(); // before there was a pipe
   a.socket.pipe(b.socket);
   b.socket.pipe(a.socket);
 }

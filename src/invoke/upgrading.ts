@@ -23,6 +23,7 @@ export class Upgrading {
     this.#res = res;
     // the connection is read on, or nobody would notice that the caller has left
     socket.on("data", this.#collect);
+    socket.on("end", this.#left);
     if (early.length > 0) this.#collect(early);
   }
 
@@ -30,6 +31,7 @@ export class Upgrading {
   join(to: RawEnd, head: ResponseHead, headers: readonly string[], idleMs: number, done: () => void): void {
     const socket = this.#socket;
     socket.off("data", this.#collect);
+    socket.off("end", this.#left);
     socket.pause();
     this.#res.detachSocket(socket);
     let text = `HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: ${fieldValue(head.fields, "upgrade") || this.protocol}\r\n`;
@@ -37,6 +39,9 @@ export class Upgrading {
     socket.write(`${text}\r\n`, "latin1");
     tunnel({ socket, early: Buffer.concat(this.#early) }, to, idleMs, done);
   }
+
+  /** Who says nothing more before there is an answer has left: a direction that ends by itself comes after the change. */
+  readonly #left = (): void => void this.#socket.destroy();
 
   readonly #collect = (piece: Buffer): void => {
     this.#early.push(piece);

@@ -8,7 +8,7 @@ import { gate } from "../../fakes/platform.ts";
 const use = { namespace: "fn", image: "pin" };
 const version = (image: string) => ({ spec: { name: "web", namespace: "fn", image }, image });
 const row = (image: string, previous: string | null = null): Row => ({
-  ...{ name: "web", namespace: "fn", generation: 2, replicas: 1, stopped: false, failure: null, createdAt: 0 },
+  ...{ name: "web", namespace: "fn", generation: 2, replicas: 1, failure: null, stopped: false, createdAt: 0 },
   version: version(image),
   previous: previous === null ? null : { version: version(previous), generation: 1 },
 });

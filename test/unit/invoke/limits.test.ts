@@ -250,6 +250,27 @@ suite("nothing stays counted", () => {
       },
     },
     {
+      says: "when the caller leaves with a second request behind the first",
+      code: 499,
+      async steps(g, caller) {
+        caller.send(requestText("GET /function/f/1") + requestText("GET /function/f/2"));
+        const [first, second] = [await g.accepted(), await g.accepted()];
+        await Promise.all([first.head(), second.head()]);
+        caller.socket.destroy();
+        await Promise.all([first.rest(), second.rest()]);
+      },
+    },
+    {
+      says: "when the caller leaves with a second answer waiting behind the first",
+      code: 499,
+      async steps(g, caller) {
+        caller.send(requestText("GET /function/f/1") + requestText("POST /function/f/2", ["Content-Length: 0"]));
+        const wires = [await g.accepted(), await g.accepted()];
+        for (const wire of wires) if ((await wire.head()).startsWith("POST")) wire.send(answerText("two"));
+        caller.socket.destroy();
+      },
+    },
+    {
       says: "when the time is up",
       code: 504,
       async steps(g, caller) {
@@ -272,6 +293,6 @@ suite("nothing stays counted", () => {
       });
       await steps(g, await g.dial());
       await g.assertIdle();
-      assert.deepEqual([...g.entry.calls.byCode.keys()], [code]);
+      assert.ok(g.entry.calls.byCode.has(code), [...g.entry.calls.byCode.keys()].join());
     });
 });

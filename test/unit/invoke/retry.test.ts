@@ -48,6 +48,26 @@ suite("a replica that refuses", () => {
     await g.assertIdle();
   });
 
+  test("that comes back as the time is up is sent nothing: the call has been answered", async () => {
+    let wake = () => {};
+    await using g = await openRawGateway();
+    await using dead = await openRawGateway({ timeoutMs: 100, wake: () => new Promise((resolve) => (wake = resolve)) });
+    dead.entry.routable = [];
+    const caller = await dead.dial();
+    caller.send(requestText("GET /function/f"));
+    while (dead.entry.calls.started === 0) await new Promise(setImmediate);
+    const { socket } = caller;
+    socket.pause(); // the answer is written, and not closed yet
+    const ended = caller.until(/waking up\n/);
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    dead.entry.routable = g.entry.routable;
+    wake();
+    socket.resume();
+    assert.match(await ended, /^HTTP\/1\.1 504 /);
+    await dead.assertIdle();
+    assert.equal(g.connections, 0);
+  });
+
   test("until the time is up is answered 504", async () => {
     await using g = await openRawGateway({ refuses: true, timeoutMs: 200, wake: () => new Promise(() => {}) });
     const caller = await g.dial();

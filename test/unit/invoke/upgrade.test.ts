@@ -169,16 +169,17 @@ suite("a change of protocol", () => {
     await g.assertIdle();
   });
 
-  test("that nobody waits for any more is not waited for", async () => {
-    await using g = await openRawGateway();
-    const caller = await g.dial();
-    caller.send(requestText("GET /function/f", asks));
-    const fn = await g.accepted();
-    await fn.head();
-    caller.socket.resetAndDestroy();
-    await fn.rest();
-    await g.assertIdle();
-  });
+  for (const leaves of ["destroy", "resetAndDestroy", "end"] as const)
+    test(`that nobody waits for any more is not waited for: ${leaves}`, async () => {
+      await using g = await openRawGateway();
+      const caller = await g.dial();
+      caller.send(requestText("GET /function/f", asks));
+      const fn = await g.accepted();
+      await fn.head();
+      caller.socket[leaves]();
+      await fn.rest();
+      await g.assertIdle();
+    });
 
   test("of a function that does not exist is answered 404", async () => {
     await using g = await openRawGateway();

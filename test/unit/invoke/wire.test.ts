@@ -339,6 +339,16 @@ suite("a caller who asks before sending the body", () => {
     });
 });
 
+test("an old client is not told to go on, which it would take for the answer", async () => {
+  await using g = await openRawGateway();
+  const caller = await g.dial();
+  caller.send("POST /function/f HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\nbody");
+  const fn = await g.accepted();
+  await fn.until("body");
+  fn.send(answerText("done"));
+  assert.match(await caller.rest(), /^HTTP\/1\.[01] 200 /);
+});
+
 suite("an answer that does not wait for the whole body", () => {
   test("is delivered although the caller goes on sending, and then the connection ends", async () => {
     await using g = await openRawGateway();
