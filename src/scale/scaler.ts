@@ -147,6 +147,7 @@ export class Scaler implements AsyncDisposable {
     let isChanging = fn.row.previous !== null;
     for (const replica of fn.replicas.values()) {
       inFlight += replica.inFlight;
+      if (replica.isDoubted) isChanging = true; // it is being looked at
       if (replica.state === "ready") awake++;
       else if (replica.isAsleep) frozen++;
       else isChanging = true;
