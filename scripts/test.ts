@@ -27,7 +27,7 @@ process.on("SIGINT", () => {
 if (chosen.length === 0) fail(`no test file has ${words.join(" or ")} in its path`);
 // Time limits are for whole files, and only there so that one that hangs is told from one that works.
 await runTests(others, ["--test-timeout=300000"]);
-await runTests(system, ["--test-timeout=1200000", "--test-concurrency=1"]);
+await runTests(system, ["--test-timeout=1200000", "--test-concurrency=2"]);
 
 async function runTests(list: string[], options: string[]): Promise<void> {
   if (list.length === 0 || stopping) return;
