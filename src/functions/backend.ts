@@ -136,8 +136,9 @@ export interface Backend {
   release(namespace: string, image: string): Promise<void>;
   /** Starts a replica that is absent; its process runs, it need not listen yet. Leaves nothing when it fails. */
   start(spec: ReplicaSpec, signal?: AbortSignal): Promise<Address>;
-  /** Ends a replica and frees all it holds, also of one half made or half gone. TERM, then KILL after `graceMs`. Idempotent. */
-  stop(replica: ReplicaIdentity, graceMs: number): Promise<void>;
+  /** Ends a replica and frees all it holds, also of one half made or half gone. TERM, then KILL after `graceMs`, or
+   * at once when `hurry` aborts. Idempotent. */
+  stop(replica: ReplicaIdentity, graceMs: number, hurry?: AbortSignal): Promise<void>;
   freeze(replica: ReplicaIdentity): Promise<void>;
   thaw(replica: ReplicaIdentity): Promise<void>;
   list(): Promise<ObservedReplica[]>;

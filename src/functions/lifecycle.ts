@@ -64,8 +64,13 @@ export class Lifecycle {
     this.#bringUp(m, newReplica(wanted), (signal) => this.#start(m, wanted, signal));
   }
 
-  /** Somebody waits for a function now: what waits for its turn to start goes before what nobody waits for. */
+  /**
+   * Somebody waits for a function now: what waits for its turn to start goes before what nobody waits for, and an idle
+   * replica that is being stopped, whose place is needed, gets no more time for that.
+   */
   hurry(m: Managed): void {
+    for (const replica of m.replicas.values())
+      if (replica.state === "stopping" && replica.identity.generation === m.row.generation) replica.hurry.abort();
     for (const slots of [this.#starts, this.#fetches, this.#clearances]) slots.hurry(m);
   }
 
@@ -177,7 +182,7 @@ export class Lifecycle {
       try {
         // what takes its time to end in order must not hold up others
         using _ = graceMs > 0 ? null : await this.#clearances.enter(m, m.awaited || m.deleted, closing);
-        await backend.stop(replica.identity, graceMs);
+        await backend.stop(replica.identity, graceMs, replica.hurry.signal);
         return true;
       } catch (e) {
         if (closing.aborted) return false;

@@ -35,6 +35,8 @@ export class Replica {
   inFlight = 0;
   /** Aborts the start that is under way. */
   readonly abort = new AbortController();
+  /** Aborts the grace of its stop, because somebody waits for its place. */
+  readonly hurry = new AbortController();
   /** Where it answers, once that is known. */
   address: Address | null = null;
   /** Connections of calls, from the moment that its address is known. */

@@ -2,6 +2,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { Socket } from "node:net";
 import { AppError, messageOf, systemCode } from "../base/errors.ts";
 import { type Invoke, type InvokeUpgrade, mayUpgrade } from "../invoke/invoke.ts";
+import { lingerAtEnd } from "../invoke/linger.ts";
 import { type ConnectionLimits, Connections } from "./connections.ts";
 import { destination, type FunctionRoute, type RouteOptions } from "./route.ts";
 
@@ -106,6 +107,7 @@ function route(req: IncomingMessage, res: ServerResponse, handlers: Handlers, op
   else if (to !== "api") handlers.invoke(req, res, to.address, to.target);
   else {
     if (req.headers.expect !== undefined && req.httpVersionMinor > 0) res.writeContinue();
+    lingerAtEnd(req.socket); // it may be refused in the middle of its body
     handlers.admin(req, res);
   }
 }

@@ -1,3 +1,4 @@
+import { KeyedQueue } from "../base/keyed-queue.ts";
 import type { Backend } from "../functions/backend.ts";
 import { type Host, namesOf } from "./context.ts";
 import { hostImages } from "./images.ts";
@@ -10,6 +11,8 @@ import { sweepHost } from "./sweep.ts";
 
 /** The backend for this machine. Each operation is a file of its own; this is their list. */
 export function hostBackend(host: Host): Backend {
+  /** Of one replica, one after the other: containerd fails the second of two deletions of a task. */
+  const stops = new KeyedQueue<string>();
   return {
     can: { freeze: true },
     prepare: async (namespace, image, policy, signal) =>
@@ -17,7 +20,8 @@ export function hostBackend(host: Host): Backend {
     images: hostImages(host),
     release: (namespace, image) => host.images.unpin(namespace, image),
     start: (spec, signal) => startReplica(host, spec, signal),
-    stop: (replica, graceMs) => removeReplica(host, replica, graceMs),
+    stop: (replica, graceMs, hurry) =>
+      stops.run(namesOf(host.settings, replica).host, () => removeReplica(host, replica, graceMs, hurry)),
     freeze: (replica) => host.freezer.freeze(namesOf(host.settings, replica)),
     thaw: (replica) => host.freezer.thaw(namesOf(host.settings, replica)),
     list: () => listReplicas(host),

@@ -14,9 +14,14 @@ const killedMs = 10_000;
  * The container record goes after the task without exception: the other way round leaves a process that containerd
  * denies (contracts/containerd.md §2.1). Every step is idempotent, so this also clears what was half made.
  */
-export async function removeReplica(host: Host, replica: ReplicaIdentity, graceMs: number): Promise<void> {
+export async function removeReplica(
+  host: Host,
+  replica: ReplicaIdentity,
+  graceMs: number,
+  hurry?: AbortSignal,
+): Promise<void> {
   const names = namesOf(host.settings, replica);
-  await endTask(host, names.namespace, names.container, graceMs);
+  await endTask(host, names.namespace, names.container, graceMs, hurry);
   host.freezer.forget(names);
   failpoint("remove.task");
   const ends = await Promise.allSettled([
@@ -45,8 +50,14 @@ async function removeContainer({ containerd }: Host, names: Names): Promise<void
   failpoint("remove.snapshot");
 }
 
-/** TERM, after `graceMs` KILL, then the task record. 0 kills at once. Nothing to end is fine. */
-export async function endTask(host: Host, namespace: string, container: string, graceMs: number): Promise<void> {
+/** TERM, after `graceMs` or when `hurry` aborts KILL, then the task record. 0 kills at once. Nothing to end is fine. */
+export async function endTask(
+  host: Host,
+  namespace: string,
+  container: string,
+  graceMs: number,
+  hurry?: AbortSignal,
+): Promise<void> {
   const { tasks } = host.containerd;
   const task = await tasks.get(container, { namespace });
   if (!task) return;
@@ -59,7 +70,7 @@ export async function endTask(host: Host, namespace: string, container: string, 
       () => false, // the connection broke: what follows finds out
     );
     try {
-      await terminate(host, namespace, container, task.pid, patienceMs, ended);
+      await terminate(host, namespace, container, task.pid, patienceMs, ended, hurry);
     } finally {
       stop.abort(new Error("no longer waiting for the exit"));
     }
@@ -74,16 +85,25 @@ async function terminate(
   pid: number,
   graceMs: number,
   ended: Promise<boolean>,
+  hurry: AbortSignal | undefined,
 ): Promise<void> {
   const { tasks } = host.containerd;
   if (graceMs > 0) {
     await host.freezer.thaw({ namespace, container }).catch(() => {}); // a frozen process gets no TERM; one that is gone needs none
     await tasks.kill(container, 15, false, { namespace });
-    if (await within(ended, graceMs, host.clock)) return;
+    if (await within(hurry ? Promise.race([ended, aborted(hurry)]) : ended, graceMs, host.clock)) return;
   }
   await tasks.kill(container, 9, true, { namespace });
   if (await within(ended, killedMs, host.clock)) return;
   const task = await tasks.get(container, { namespace });
   if (task && task.status !== "STOPPED")
     throw new AppError("STOP_FAILED", [container, `its process ${pid} survived KILL for ${killedMs / 1000} s`]);
+}
+
+/** False, when the signal aborts. */
+function aborted(signal: AbortSignal): Promise<false> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve(false);
+    else signal.addEventListener("abort", () => resolve(false), { once: true });
+  });
 }

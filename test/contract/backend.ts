@@ -170,6 +170,16 @@ export function backendContract(name: string, open: () => Promise<Candidate>): v
         assert.equal(await find(spec), undefined);
       });
 
+      test("whoever needs its place ends a stop's grace", async () => {
+        const spec = fresh();
+        await answers(await c.backend.start(spec));
+        const hurry = new AbortController();
+        const stopped = c.backend.stop(spec, 600_000, hurry.signal);
+        hurry.abort();
+        await stopped;
+        assert.deepEqual(await c.traces(), nothing);
+      });
+
       test("stopping a replica that never was is fine", async () => {
         await c.backend.stop(fresh(), 0);
       });

@@ -152,6 +152,20 @@ suite("sleep and wake", () => {
     );
   });
 
+  test("a call that comes while it is being stopped does not wait for the end of the grace", async () => {
+    await world.napd().kill9();
+    await world.start({ ...settings, "functions.grace": "10m" });
+    await deploy("stubborn", { annotations: { "napd.stop-after": "0s" } }); // busybox ignores SIGTERM
+    await eventually(
+      () => status("stubborn"),
+      ({ state }) => state === "Stopped",
+    );
+    await assertAnswers("stubborn");
+    await world.napd().kill9();
+    await world.start(settings);
+    await remove("stubborn");
+  });
+
   test("napd killed: who slept sleeps on, who was stopped stays stopped, and both answer", async () => {
     await asleep("web");
     const before = await pid("web");

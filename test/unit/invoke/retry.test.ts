@@ -57,9 +57,9 @@ suite("a replica that refuses", () => {
     caller.send(requestText("GET /function/f"));
     while (dead.entry.calls.started === 0) await new Promise(setImmediate);
     const { socket } = caller;
-    socket.pause(); // the answer is written, and not closed yet
+    socket.pause(); // nobody reads the answer yet
     const ended = caller.until(/waking up\n/);
-    await new Promise((resolve) => setTimeout(resolve, 100));
+    while (dead.entry.calls.inFlight > 0) await new Promise(setImmediate);
     dead.entry.routable = g.entry.routable;
     wake();
     socket.resume();
