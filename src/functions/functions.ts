@@ -7,7 +7,7 @@ import type { FunctionStore } from "../store/functions.ts";
 import type { Backend, LogLine, LogQuery } from "./backend.ts";
 import type { ImagesInUse } from "./images-in-use.ts";
 import type { Row, Version } from "./managed.ts";
-import { type Policy, type PolicyDefaults, policyOf } from "./policy.ts";
+import { type Policy, type PolicyDefaults, policyOf, storedPolicyOf } from "./policy.ts";
 import type { Rollout } from "./rollout.ts";
 import type { Routes } from "./routes.ts";
 import { type Sample, sampleOf } from "./samples.ts";
@@ -116,7 +116,7 @@ export class Functions {
     await this.#changes.run(keyOf(id), async () => {
       const row = this.#o.store.get(id);
       if (!row) throw new AppError("FUNCTION_NOT_FOUND", [keyOf(id)]);
-      const { minReplicas, maxReplicas } = policyOf(row.version.spec, this.#o.defaults);
+      const { minReplicas, maxReplicas } = storedPolicyOf(row.version.spec, this.#o.defaults);
       this.#scale(id, replicas === 0 ? 0 : Math.min(Math.max(replicas, minReplicas), maxReplicas));
     });
   }
@@ -126,7 +126,7 @@ export class Functions {
     await this.#changes.run(keyOf(id), async () => {
       const row = this.#o.store.get(id);
       if (!row || (row.stopped && !firing)) return;
-      const { minReplicas, maxReplicas, scale } = policyOf(row.version.spec, this.#o.defaults);
+      const { minReplicas, maxReplicas, scale } = storedPolicyOf(row.version.spec, this.#o.defaults);
       const replicas = alertedReplicas(firing, row.replicas, { minReplicas, maxReplicas, ...scale });
       if (replicas !== row.replicas) this.#scale(id, replicas);
     });

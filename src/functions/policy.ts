@@ -1,5 +1,5 @@
 import { parseDuration } from "../base/durations.ts";
-import { AppError } from "../base/errors.ts";
+import { AppError, isAppError } from "../base/errors.ts";
 import { parseCpu, parseMemory } from "../base/quantities.ts";
 import type { PullPolicy, ReplicaSpec, WatchdogChoice } from "./backend.ts";
 import { type CallLimits, callLimits, noLimits } from "./call-limits.ts";
@@ -59,6 +59,21 @@ export function policyOf(spec: FunctionSpec, defaults: PolicyDefaults): Policy {
     scale: scalePolicyOf(labels, annotations, { minReplicas, maxReplicas }, defaults.scale),
     limits: callLimits(annotations, defaults.limits ?? noLimits),
   };
+}
+
+/** Of a function that was deployed once, by this napd or an older one: what is refused by now counts as not said. */
+export function storedPolicyOf(spec: FunctionSpec, defaults: PolicyDefaults): Policy {
+  return readStored(spec, (readable) => policyOf(readable, defaults));
+}
+
+/** What `read` makes of a stored spec or, if it refuses a label or an annotation, of the spec without any. */
+export function readStored<T>(spec: FunctionSpec, read: (spec: FunctionSpec) => T): T {
+  try {
+    return read(spec);
+  } catch (e) {
+    if (!isAppError(e, "BAD_FUNCTION")) throw e;
+    return read({ ...spec, labels: {}, annotations: {} });
+  }
 }
 
 function count(labels: Record<string, string>, label: string, fallback: number): number {

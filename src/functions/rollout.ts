@@ -11,7 +11,7 @@ import { type ImagesInUse, imagesOf } from "./images-in-use.ts";
 import { Lifecycle } from "./lifecycle.ts";
 import { Managed, type Observed, type Row, type Version } from "./managed.ts";
 import { plan } from "./plan.ts";
-import { type Policy, type PolicyDefaults, policyOf, replicaSpec } from "./policy.ts";
+import { type Policy, type PolicyDefaults, readStored, replicaSpec, storedPolicyOf } from "./policy.ts";
 import { exitReason, waitReady } from "./readiness.ts";
 import { Reconciler } from "./reconcile.ts";
 import { type Replica, servingStates } from "./replica.ts";
@@ -223,17 +223,17 @@ export class Rollout implements AsyncDisposable {
     );
     this.#functions.set(m.key, m);
     this.#o.table.set(m.key, m.entry);
-    this.#o.routes.assign(m.key, routesOf(row.version.spec));
+    this.#o.routes.assign(m.key, readStored(row.version.spec, routesOf));
     return m;
   }
 
   #want(m: Managed, row: Row): void {
     m.want(row, this.#policy(row));
-    this.#o.routes.assign(m.key, routesOf(row.version.spec));
+    this.#o.routes.assign(m.key, readStored(row.version.spec, routesOf));
   }
 
   #policy(row: Row): Policy {
-    return policyOf(row.version.spec, this.#o.defaults);
+    return storedPolicyOf(row.version.spec, this.#o.defaults);
   }
 
   #rows(): Row[] {

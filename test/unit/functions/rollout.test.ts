@@ -993,3 +993,18 @@ suite("a restart of napd", () => {
     assert.match(p.status("web")!.reason!, /update failed.*no such file/);
   });
 });
+
+suite("a function that was stored by another version of napd", () => {
+  test("runs although its labels and annotations would be refused by now", async () => {
+    await using p = await openWithWeb();
+    await p.restart(async () => {
+      const { version } = p.store.get(id("web"))!;
+      const labels = { "com.openfaas.scale.min": "many" };
+      const annotations = { "napd.timeout": "soon", "napd.route": "not a host" };
+      p.store.update(id("web"), { ...version, spec: { ...version.spec, labels, annotations } }, 9, null, 1);
+    });
+    assert.deepEqual(await p.call("web"), { status: 200, text: "web:1" });
+    assert.deepEqual(p.status("web")!.labels, { "com.openfaas.scale.min": "many" });
+    await p.functions().scale(id("web"), 2);
+  });
+});
