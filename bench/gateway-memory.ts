@@ -15,8 +15,9 @@ const requests = Number(process.env.NAPD_BENCH_REQUESTS ?? 1_000_000);
 const aborted = Math.min(10_000, requests / 10);
 
 /**
- * What calls leave behind: resident memory after a tenth of the requests and after all of them, and open files before
- * and after calls that are aborted at every stage. Fails when memory grows by more than a third or a socket stays.
+ * What calls leave behind: resident memory after a tenth of the requests and after all of them, open files before and
+ * after calls that are aborted at every stage, and memory while large bodies pass. Fails when memory grows by more than
+ * a third or a socket stays.
  */
 export async function gatewayMemory(): Promise<Measurement[]> {
   await using up = new AsyncDisposableStack();
@@ -33,6 +34,7 @@ export async function gatewayMemory(): Promise<Measurement[]> {
   const late = await megabytes();
   await abort(world, aborted);
   const left = (await settledFiles(pid)) - files;
+  const giant = await giants(world, megabytes);
   if (late > early * 1.34) throw new Error(`memory grew from ${early} MB to ${late} MB`);
   if (left > 2) throw new Error(`${left} files stayed open`); // of containerd's or the log's, which come and go
   return [
@@ -40,6 +42,7 @@ export async function gatewayMemory(): Promise<Measurement[]> {
     { name: `gateway, resident memory after ${requests} requests`, unit: "MB", value: late, peers: {} },
     { name: `gateway, and after ${aborted} aborted ones`, unit: "MB", value: await megabytes(), peers: {} },
     { name: "gateway, files that those left open", unit: "", value: left, peers: {} },
+    { name: "gateway, most while 1 GiB goes up and 1 GiB down", unit: "MB", value: giant, peers: {} },
   ];
 }
 
@@ -79,6 +82,25 @@ async function abort(world: World, count: number): Promise<void> {
     }
   };
   await Promise.all(Array.from({ length: 32 }, one));
+}
+
+/** The most memory while a body of 1 GiB goes up and another one down, at once. */
+async function giants(world: World, megabytes: () => Promise<number>): Promise<number> {
+  const url = `${world.url}/function/upstream`;
+  const upload = `truncate -s 1G ${world.dir}/giant && curl -sSf -X POST -T ${world.dir}/giant ${url}/`;
+  const both = Promise.all([run("sh", ["-c", upload]), run("sh", ["-c", `curl -sSf ${url}/giant | wc -c`])]);
+  let most = 0;
+  let isOver = false;
+  const over = both.finally(() => {
+    isOver = true;
+  });
+  while (!isOver) {
+    most = Math.max(most, await megabytes());
+    await delay(50);
+  }
+  const [up, down] = await over;
+  if (up.stdout !== "ok" || down.stdout.trim() !== String(2 ** 30)) throw new Error(`${up.stdout}, ${down.stdout}`);
+  return most;
 }
 
 /** Open files once their number stands still. */

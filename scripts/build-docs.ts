@@ -49,7 +49,7 @@ function configurationPage(): string {
   const config = loadConfig({ file: "/nonexistent", fileIsRequired: false, environment: {}, flags: [] });
   return `# Configuration
 
-<!-- made by \`npm run build:docs\` from src/config.ts -->
+<!-- made by \`npm run build:docs\` from src/settings.ts -->
 
 Every setting with its default, as an ini file; \`napd --print-config\` prints it with the values in force. Weakest
 first, settings come from the file (\`--config FILE\`, else \`/etc/napd/napd.ini\` if it is there), from environment

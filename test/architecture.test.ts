@@ -11,7 +11,8 @@ import { suite, test } from "node:test";
 const rooms: readonly (readonly [room: string, mayImport: readonly string[] | "everything"])[] = [
   ["main.ts", ["daemon.ts", "config.ts", "release.ts", "host/containerd", "store", "base"]],
   ["daemon.ts", "everything"],
-  ["config.ts", ["base"]],
+  ["config.ts", ["settings.ts", "base"]],
+  ["settings.ts", ["base"]],
   ["release.ts", ["base"]],
   ["cli", ["base"]],
   ["watchdog", ["http1", "base"]],

@@ -1,0 +1,321 @@
+import { isIPv4 } from "node:net";
+import { formatDuration, parseDuration } from "./base/durations.ts";
+import type { LogLevel } from "./base/log.ts";
+import { isNamespace, namespaceRule } from "./base/names.ts";
+import { formatQuantity, parseMemory } from "./base/quantities.ts";
+import { parseSubnet } from "./base/subnet.ts";
+
+/** One setting: what it means, its default, and how its text becomes a value (throws a sentence saying what must hold). */
+export interface Setting<T> {
+  readonly sentence: string;
+  readonly fallback: T;
+  read(text: string): T;
+  write(value: T): string;
+}
+
+function word(fallback: string, sentence: string, form: RegExp, rule: string): Setting<string> {
+  const read = (t: string) => (form.test(t) ? t : fail(`must be ${rule}`));
+  return { sentence, fallback, read, write: (v) => v };
+}
+
+const plainWord = /^[A-Za-z0-9][A-Za-z0-9_-]*$/;
+
+function path(fallback: string, sentence: string): Setting<string> {
+  const read = (t: string) => (t === "" || t.startsWith("/") ? t : fail("must be an absolute path"));
+  return { sentence, fallback, read, write: (v) => v };
+}
+
+function words(
+  fallback: string[],
+  sentence: string,
+  valid: (word: string) => boolean,
+  rule: string,
+): Setting<string[]> {
+  const read = (t: string) => {
+    const list = t.split(/[\s,]+/).filter((w) => w !== "");
+    return list.every(valid) ? list : fail(rule);
+  };
+  return { sentence, fallback, read, write: (v) => v.join(" ") };
+}
+
+function choice<const T extends string>(values: readonly T[], fallback: T, sentence: string): Setting<T> {
+  const read = (t: string) => values.find((v) => v === t) ?? fail(`must be one of ${values.join(", ")}`);
+  return { sentence: `${sentence} One of ${values.join(", ")}.`, fallback, read, write: (v) => v };
+}
+
+function integer(fallback: number, min: number, max: number, sentence: string): Setting<number> {
+  const read = (t: string) =>
+    /^\d{1,12}$/.test(t) && +t >= min && +t <= max ? +t : fail(`must be a whole number from ${min} to ${max}`);
+  return { sentence: `${sentence} From ${min} to ${max}.`, fallback, read, write: String };
+}
+
+function flag(fallback: boolean, sentence: string): Setting<boolean> {
+  const read = (t: string) => (t === "true" || t === "false" ? t === "true" : fail("must be true or false"));
+  return { sentence: `${sentence} true or false.`, fallback, read, write: String };
+}
+
+/** Bytes. */
+function bytes(fallback: number, sentence: string, min = 0): Setting<number> {
+  const rule = `must be an amount of bytes such as 256Mi or 4Gi${min > 0 ? `, ${formatQuantity(min)} at least` : ""}`;
+  const read = (t: string) => {
+    const value = t === "0" ? 0 : parseMemory(t);
+    return value !== undefined && value >= min ? value : fail(rule);
+  };
+  return { sentence, fallback, read, write: formatQuantity };
+}
+
+/** Milliseconds. */
+function duration(fallback: number, sentence: string): Setting<number> {
+  const read = (t: string) => {
+    const ms = parseDuration(t);
+    return ms !== undefined && ms > 0 ? ms : fail("must be a duration above zero such as 30s or 1m30s");
+  };
+  return { sentence, fallback, read, write: formatDuration };
+}
+
+/** Milliseconds; infinite for `never`. */
+function durationOrNever(fallback: number, sentence: string): Setting<number> {
+  const read = (t: string) => {
+    const ms = t === "never" ? Number.POSITIVE_INFINITY : parseDuration(t);
+    return ms !== undefined && ms >= 0 ? ms : fail("must be a duration such as 1h, or never");
+  };
+  return { sentence, fallback, read, write: (v) => (v === Number.POSITIVE_INFINITY ? "never" : formatDuration(v)) };
+}
+
+const onOff = ["on", "off"] as const;
+
+export interface ListenAddress {
+  host: string;
+  port: number;
+}
+
+function listen(fallback: ListenAddress, sentence: string): Setting<ListenAddress> {
+  const read = (t: string) => {
+    const [, host = "", port = ""] = /^(.*):(\d{1,5})$/.exec(t) ?? fail("must be ADDRESS:PORT, such as 0.0.0.0:8080");
+    if (+port > 65535) fail("has a port above 65535");
+    return { host: host.replace(/^\[(.*)\]$/, "$1") || "0.0.0.0", port: +port };
+  };
+  return { sentence, fallback, read, write: (v) => `${v.host.includes(":") ? `[${v.host}]` : v.host}:${v.port}` };
+}
+
+/** `a.b.c.d/n`; its first address is the bridge's. */
+function subnet(fallback: string, sentence: string): Setting<string> {
+  const read = (t: string) => {
+    parseSubnet(t);
+    return t;
+  };
+  return { sentence, fallback, read, write: (v) => v };
+}
+
+function fail(rule: string): never {
+  throw new Error(rule);
+}
+
+/** Every setting of napd, by section. This table is what `--print-config` and the reference print. */
+export const settings = {
+  gateway: {
+    listen: listen({ host: "0.0.0.0", port: 8080 }, "Address and port of the gateway and the API."),
+    upstream_timeout: duration(
+      60_000,
+      "How long a call may take, including the wake-up, unless annotation napd.timeout says otherwise.",
+    ),
+    headers_timeout: duration(30_000, "How long a request's head may take, from the connection or its first byte."),
+    body_timeout: duration(
+      60_000,
+      "How long a request's body may bring nothing while the answer has not begun and nobody else is waited for.",
+    ),
+    send_timeout: duration(60_000, "How long a caller may take nothing of an answer that waits for it."),
+    keep_alive: duration(65_000, "How long a connection stays open without a request."),
+    max_connections: integer(10_000, 1, 1_000_000, "Connections at once; further ones are closed at once."),
+    max_headers: integer(1000, 10, 100_000, "Fields of a request's head."),
+    max_header_bytes: integer(1_048_576, 8192, 16_777_216, "Bytes of a request's head."),
+    function_routes: choice(
+      ["allow", "refuse"],
+      "allow",
+      "Whether functions may ask for hosts of their own by annotation napd.route; section [routes] gives them either way.",
+    ),
+    tunnel_idle: duration(
+      3_600_000,
+      "How long a WebSocket or another upgraded connection may be silent in both directions before it is closed.",
+    ),
+    max_body: bytes(0, "Largest body of a call, 0: no limit; annotation napd.max-body overrides it for one function."),
+  },
+  calls: {
+    max_inflight: integer(
+      0,
+      0,
+      999_999,
+      "Calls of one function that run at a time, over all its replicas; 0: no limit. Annotation napd.max-inflight overrides it.",
+    ),
+    queue: integer(
+      100,
+      0,
+      999_999,
+      "Calls beyond that limit that wait for their turn; further ones are answered 429. Annotation napd.queue overrides it.",
+    ),
+  },
+  api: {
+    upsert: flag(
+      false,
+      "Whether PUT of a function that does not exist makes it, and POST of one that does updates it, instead of 404 and 409.",
+    ),
+    secret_overwrite: flag(
+      false,
+      "Whether POST of a secret that exists replaces it, as scripts for faasd expect, instead of 409.",
+    ),
+    provider_name: word(
+      "napd",
+      "Name of the provider in /system/info; some clients and test suites go by it.",
+      plainWord,
+      "letters, digits, hyphens and underscores",
+    ),
+    function_label: flag(
+      false,
+      "Whether functions are shown with the label faas_function, which a conformance suite looks for and faas-cli diff takes for a difference.",
+    ),
+  },
+  containerd: {
+    socket: path("/run/containerd/containerd.sock", "containerd's socket."),
+    snapshotter: word(
+      "overlayfs",
+      "containerd's snapshotter for images and containers.",
+      plainWord,
+      "the name of a snapshotter",
+    ),
+    runc_root: path(
+      "",
+      "Where runc keeps its state; empty for containerd's own choice. For a containerd that shares the machine with another.",
+    ),
+  },
+  cgroup: {
+    parent: word(
+      "napd",
+      "Name of the cgroup under which those of the functions are made.",
+      plainWord,
+      "letters, digits, hyphens and underscores",
+    ),
+  },
+  paths: {
+    data: path("/var/lib/napd", "What must last: state.db, secrets, credentials."),
+    run: path("/run/napd", "What may vanish at a reboot: network results, copies of secrets for running functions."),
+    logs: path("/var/log/napd", "Logs of the functions."),
+    watchdog: path(
+      "",
+      "Folder with the watchdog that goes into images without one; empty for the one that comes with napd.",
+    ),
+  },
+  network: {
+    bridge: word(
+      "napd0",
+      "Name of the bridge; also of its firewall chains.",
+      /^[A-Za-z][A-Za-z0-9_-]{0,14}$/,
+      "at most 15 letters, digits, hyphens and underscores, beginning with a letter",
+    ),
+    subnet: subnet("10.63.0.0/16", "Addresses of the functions; the first one is the gateway's."),
+    plugins: words(
+      ["/usr/lib/cni", "/opt/cni/bin", "/usr/libexec/cni"],
+      "Where the CNI plug-ins are looked for.",
+      (w) => w.startsWith("/"),
+      "must be absolute paths",
+    ),
+  },
+  dns: {
+    servers: words(
+      [],
+      "Resolvers for names that are not ours; empty for those of the host.",
+      isIPv4,
+      "must be IPv4 addresses",
+    ),
+  },
+  images: {
+    pull_policy: choice(
+      ["Always", "IfNotPresent", "Never"],
+      "Always",
+      "Whether a deploy asks the registry; annotation napd.pull-policy overrides it for one function.",
+    ),
+    credentials: path(
+      "",
+      "Logins of registries, in the format of docker's config.json; empty for docker-config.json in paths.data.",
+    ),
+    max_upload: bytes(4 * 2 ** 30, "Largest archive of images that can be uploaded, packed and unpacked."),
+    gc_high: integer(85, 1, 100, "Percent of containerd's file system in use above which unused images are removed."),
+    gc_low: integer(80, 0, 100, "Percent in use down to which they are, least recently used first."),
+    gc_min_age: duration(2 * 60_000, "How long an image stays after its last use before it may be removed by itself."),
+    disk_reserve: bytes(256 * 2 ** 20, "Space that stays free: deploys that would take it are refused."),
+  },
+  functions: {
+    namespace: {
+      ...word("openfaas-fn", "The default namespace of functions.", plainWord, namespaceRule),
+      read: (t: string) => (isNamespace(t) ? t : fail(`must be ${namespaceRule}`)),
+    },
+    ready_timeout: duration(60_000, "How long a replica may take to get ready before it counts as failed."),
+    deploy_wait: duration(50_000, "How long a deploy waits for readiness before it answers that the rollout goes on."),
+    grace: duration(30_000, "How long a stopping replica may finish its requests and then its own shut-down."),
+    starts_at_once: integer(
+      4,
+      1,
+      1000,
+      "How many replicas may be on their way up at once; the others wait for their turn.",
+    ),
+    pids_limit: integer(512, 16, 1_000_000, "Processes and threads that one replica may have."),
+    on_stop: choice(
+      ["keep", "remove"],
+      "keep",
+      "Whether functions run on when napd stops, or are taken down (their deployment stays).",
+    ),
+  },
+  scale: {
+    zero: choice(
+      onOff,
+      "on",
+      "Whether functions that nobody calls are put to sleep, unless label com.openfaas.scale.zero says otherwise.",
+    ),
+    idle: duration(
+      60_000,
+      "How long nobody calls a function before it is frozen, unless label com.openfaas.scale.zero-duration says otherwise.",
+    ),
+    stop_after: durationOrNever(
+      3_600_000,
+      "How long a function is frozen before its replicas are stopped, which gives their memory back; never, or annotation napd.stop-after for one function.",
+    ),
+    auto: choice(
+      onOff,
+      "on",
+      "Whether load changes the number of replicas of functions with label com.openfaas.scale.max, .type or .target.",
+    ),
+    freezer: choice(
+      ["cgroup", "containerd"],
+      "cgroup",
+      "Who freezes: napd by the control group, which is several times faster, or containerd's Pause and Resume.",
+    ),
+    page_out: choice(
+      onOff,
+      "off",
+      "Whether the memory of frozen functions is moved to swap at once (cgroup v2, Linux 5.19 or newer).",
+    ),
+  },
+  logs: {
+    max_file: bytes(10 * 2 ** 20, "How much of what one replica says is kept; what is older goes.", 2 ** 16),
+    max_total: bytes(2 ** 30, "How much is kept of all functions together; logs of ended replicas go first.", 2 ** 20),
+    min_free: bytes(
+      2 ** 28,
+      "Below so much free space on the file system of paths.logs, logs of ended replicas go and others are cut to 256 KiB.",
+    ),
+  },
+  metrics: {
+    listen: listen(
+      { host: "127.0.0.1", port: 8082 },
+      "Address and port of /metrics, for Prometheus. No password is asked for there; port 0 takes any.",
+    ),
+  },
+  log: {
+    level: choice<LogLevel>(
+      ["trace", "debug", "info", "warn", "error", "silent"],
+      "info",
+      "Least severity that is logged.",
+    ),
+  },
+} satisfies Record<string, Record<string, Setting<unknown>>>;
+
+export type Settings = typeof settings;
+export type Value<S> = S extends Setting<infer T> ? T : never;
