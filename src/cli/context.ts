@@ -1,0 +1,26 @@
+import type { Readable, Writable } from "node:stream";
+
+/** A stream that people may be reading. */
+export interface Output extends Writable {
+  readonly isTTY?: boolean;
+  readonly columns?: number;
+}
+
+/** What a command has of the world around it; tests give it another. */
+export interface Context {
+  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly cwd: string;
+  readonly stdin: Readable & { readonly isTTY?: boolean };
+  readonly stdout: Output;
+  readonly stderr: Output;
+  /** Aborted by Ctrl-C. */
+  readonly signal: AbortSignal;
+  version(): Promise<string>;
+}
+
+/** All of standard input. */
+export async function readInput({ stdin }: Context): Promise<Buffer> {
+  const pieces: Buffer[] = [];
+  for await (const piece of stdin) pieces.push(Buffer.from(piece));
+  return Buffer.concat(pieces);
+}

@@ -1,0 +1,138 @@
+import http from "node:http";
+import https from "node:https";
+import type { Context } from "./context.ts";
+import { defaultGateway, findLogin, normalGateway } from "./credentials.ts";
+import { Failure } from "./failure.ts";
+import type { GatewayFlags } from "./flags.ts";
+
+export interface RequestOptions {
+  readonly query?: Readonly<Record<string, string | undefined>>;
+  /** Anything but bytes is sent as JSON. */
+  readonly body?: unknown;
+  readonly headers?: Readonly<Record<string, string | string[]>>;
+  /** Of the whole exchange; 0: none. */
+  readonly timeoutMs?: number;
+  /** Without what the gateway's own API asks for. */
+  readonly anonymous?: boolean;
+}
+
+export interface Reply {
+  readonly status: number;
+  readonly headers: http.IncomingHttpHeaders;
+  readonly text: string;
+}
+
+export interface Gateway {
+  /** Normalised. */
+  readonly url: string;
+  /** The answer's head has come; its body is the caller's to read. */
+  open(method: string, path: string, options?: RequestOptions): Promise<http.IncomingMessage>;
+  request(method: string, path: string, options?: RequestOptions): Promise<Reply>;
+  /** The answer, which must have one of these statuses; the gateway's own words are in the failure otherwise. */
+  expect(statuses: readonly number[], method: string, path: string, options?: RequestOptions): Promise<Reply>;
+  /** What a GET answers with 200. */
+  get<T>(path: string, query?: RequestOptions["query"]): Promise<T>;
+}
+
+const usualTimeoutMs = 60_000;
+
+/** Which gateway is meant: the flag, the stack file's, OPENFAAS_URL, the local one. */
+export function gatewayUrl({ env }: Context, flags: GatewayFlags, ofStack?: string): string {
+  const stack = ofStack && normalGateway(ofStack) !== defaultGateway ? ofStack : undefined;
+  return normalGateway(flags.gateway || stack || env.NAP_URL || env.OPENFAAS_URL || defaultGateway);
+}
+
+export async function openGateway(context: Context, flags: GatewayFlags, ofStack?: string): Promise<Gateway> {
+  const url = gatewayUrl(context, flags, ofStack);
+  const login = flags.token === undefined ? await findLogin(context, url) : { auth: "oauth2", token: flags.token };
+  const authorization = login && `${login.auth === "basic" ? "Basic" : "Bearer"} ${login.token}`;
+  return connect(context, { url, authorization, tlsVerify: flags.tlsVerify, timeoutMs: flags.timeout });
+}
+
+export interface Connection {
+  readonly url: string;
+  readonly authorization?: string | undefined;
+  readonly tlsVerify?: boolean;
+  readonly timeoutMs?: number | undefined;
+}
+
+/** A gateway, or any other HTTP server. */
+export function connect(
+  context: Context,
+  { url, authorization, tlsVerify = true, timeoutMs = usualTimeoutMs }: Connection,
+): Gateway {
+  const secure = url.startsWith("https:");
+  const settings = { keepAlive: true, proxyEnv: context.env };
+  const agent = secure ? new https.Agent({ ...settings, rejectUnauthorized: tlsVerify }) : new http.Agent(settings);
+
+  async function open(method: string, path: string, options: RequestOptions = {}): Promise<http.IncomingMessage> {
+    const { query = {}, body, headers = {}, anonymous = false } = options;
+    const target = new URL(url + path);
+    const given = Object.entries(query).filter((entry): entry is [string, string] => entry[1] !== undefined);
+    if (given.length > 0) target.search = new URLSearchParams(given.sort(([a], [b]) => (a < b ? -1 : 1))).toString();
+    const bytes = body === undefined || Buffer.isBuffer(body) ? body : Buffer.from(JSON.stringify(body));
+    const limit = options.timeoutMs ?? timeoutMs;
+    const signal = limit > 0 ? AbortSignal.any([context.signal, AbortSignal.timeout(limit)]) : context.signal;
+    const sent = {
+      "User-Agent": `nap/${await context.version()}`,
+      ...(bytes !== undefined && { "Content-Length": String(bytes.length) }),
+      ...(body !== undefined && bytes !== body && { "Content-Type": "application/json" }),
+      ...(authorization !== undefined && !anonymous && { Authorization: authorization }),
+      ...headers,
+    };
+    return new Promise((resolve, reject) => {
+      const request = (secure ? https : http).request(target, { method, agent, signal, headers: sent }, resolve);
+      request.once("error", (e) => reject(context.signal.aborted ? e : unreachable(url, e, limit)));
+      request.end(bytes);
+    });
+  }
+
+  async function request(method: string, path: string, options: RequestOptions = {}): Promise<Reply> {
+    const response = await open(method, path, options);
+    const pieces: Buffer[] = [];
+    try {
+      for await (const piece of response) pieces.push(piece);
+    } catch (e) {
+      throw context.signal.aborted ? e : unreachable(url, e as Error, options.timeoutMs ?? timeoutMs);
+    }
+    const text = Buffer.concat(pieces).toString();
+    return { status: response.statusCode!, headers: response.headers, text };
+  }
+
+  const expect: Gateway["expect"] = async (statuses, method, path, options) => {
+    const reply = await request(method, path, options);
+    if (!statuses.includes(reply.status)) throw refused(url, reply);
+    return reply;
+  };
+
+  return {
+    url,
+    open,
+    request,
+    expect,
+    get: async <T>(path: string, query?: RequestOptions["query"]) => {
+      const { text } = await expect([200], "GET", path, { ...(query && { query }) });
+      try {
+        return JSON.parse(text) as T;
+      } catch {
+        throw new Failure(`${url}${path} did not answer JSON; is it an OpenFaaS gateway?`);
+      }
+    },
+  };
+}
+
+/** What the gateway said, verbatim, and what to do about it. */
+export function refused(url: string, { status, text }: Reply): Failure {
+  const said = text.trim();
+  if (status === 401) return new Failure(`${url} does not accept these credentials: run nap login -g ${url}`);
+  return new Failure(said ? `${said} (status ${status})` : `${url} answered ${status} without a word`);
+}
+
+function unreachable(url: string, error: Error & { code?: string }, limitMs: number): Failure {
+  if (error.name === "TimeoutError" || (error.cause as Error | undefined)?.name === "TimeoutError")
+    return new Failure(`${url} has not answered within ${limitMs / 1000} s (--timeout)`);
+  const why = error.message || error.code || "connection failed";
+  const tls = /CERT|SELF_SIGNED|ISSUER/.test(error.code ?? "");
+  const next = tls ? "--tls-no-verify accepts any certificate" : "is it running? -g or OPENFAAS_URL name another";
+  return new Failure(`${url} cannot be reached: ${why}; ${next}`);
+}

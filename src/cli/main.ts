@@ -1,0 +1,98 @@
+import { Command, CommanderError, type Option } from "commander";
+import type { Context } from "./context.ts";
+import { Failure } from "./failure.ts";
+import { harmless } from "./output.ts";
+
+/** A command's file exports this: adds its flags, arguments and action to `command`. */
+export type Define = (command: Command, context: Context) => void;
+
+interface Entry {
+  readonly aliases?: readonly string[];
+  readonly summary: string;
+  readonly load: () => Promise<{ define: Define }>;
+}
+
+/** Every command with what loads it: a run imports one of them. */
+const commands: Readonly<Record<string, Entry>> = {
+  login: { summary: "keep a user and password for a gateway", load: () => import("./commands/login.ts") },
+  logout: { summary: "forget them", load: () => import("./commands/logout.ts") },
+  list: { aliases: ["ls"], summary: "functions that are deployed", load: () => import("./commands/list.ts") },
+  describe: { summary: "all about a function", load: () => import("./commands/describe.ts") },
+};
+
+/** Runs one command line. The exit code: 0 done, 1 could not be done, 2 wrong usage. */
+export async function runCommandLine(args: readonly string[], context: Context): Promise<number> {
+  const tell = (text: string) => context.stderr.write(context.stderr.isTTY ? harmless(text) : text);
+  try {
+    const program = await load(args, context);
+    await program.parseAsync(spelledOut(hoisted(args), program), { from: "user" });
+    return 0;
+  } catch (e) {
+    if (e instanceof CommanderError) return e.exitCode === 0 ? 0 : 2;
+    if (e instanceof Failure) {
+      if (e.message) tell(`nap: ${e.message}\n`);
+      return e.exitCode;
+    }
+    if (context.signal.aborted) return 130;
+    const { code, message } = e as NodeJS.ErrnoException;
+    tell(code?.startsWith("E") ? `nap: ${message}\n` : `nap: ${(e as Error).stack}\n`);
+    return 1;
+  }
+}
+
+/** The program with all its commands, of which only the one that is meant has more than a name. */
+async function load(args: readonly string[], context: Context): Promise<Command> {
+  const program = new Command("nap")
+    .description("Serverless functions, on napd or any OpenFaaS gateway")
+    .option("-V", "the version")
+    .exitOverride()
+    .configureOutput({
+      writeOut: (text) => context.stdout.write(text),
+      writeErr: (text) => context.stderr.write(text.replace(/^error: /, "nap: ")),
+      getOutHelpWidth: () => context.stdout.columns ?? 100,
+      getErrHelpWidth: () => context.stderr.columns ?? 100,
+    })
+    .showHelpAfterError("nap --help, or nap COMMAND --help, says what there is")
+    .action(async (options: { V?: boolean }) => {
+      if (options.V) context.stdout.write(`${await context.version()}\n`);
+      else program.help({ error: true });
+    });
+  const wanted = hoisted(args)[0] === "help" ? hoisted(args)[1] : hoisted(args)[0];
+  for (const [name, { aliases = [], summary, load }] of Object.entries(commands)) {
+    const command = program.command(name).aliases(aliases).summary(summary).description(summary);
+    if (wanted === name || aliases.includes(wanted ?? "")) (await load()).define(command, context);
+  }
+  return program;
+}
+
+/** Names of all commands with their summaries, for completion. */
+export const commandNames = (): [string, string][] => Object.entries(commands).map(([name, c]) => [name, c.summary]);
+
+/** Flags that may stand before the command: `nap -f stack.yaml deploy`. */
+const early = new Set(["-f", "--yaml", "--filter", "--regex", "-g", "--gateway"]);
+
+/** With the flags that stand before the command behind it. */
+function hoisted(args: readonly string[]): string[] {
+  let at = 0;
+  while (at < args.length && args[at]!.startsWith("-")) {
+    const [flag] = args[at]!.split("=");
+    if (!early.has(flag!)) return [...args];
+    at += args[at]!.includes("=") ? 1 : 2;
+  }
+  const [before, rest] = [args.slice(0, at), args.slice(at)];
+  const end = rest.indexOf("--");
+  return end < 0 ? [...rest, ...before] : [...rest.slice(0, end), ...before, ...rest.slice(end)];
+}
+
+/** `--flag=false` of a flag that takes no value, as Go's clients have it, in the spelling that the parser knows. */
+function spelledOut(args: string[], program: Command): string[] {
+  const every = (command: Command): Option[] => [...command.options, ...command.commands.flatMap(every)];
+  const flags = new Map(every(program).map((option) => [option.long, option]));
+  return args.flatMap((arg) => {
+    const [, flag, value] = /^(--[a-z-]+)=(true|false|1|0|t|f|T|F|TRUE|FALSE|True|False)$/.exec(arg) ?? [];
+    if (flag === undefined || !flags.get(flag)?.isBoolean()) return [arg];
+    if (/^[1tT]/.test(value!)) return [flag];
+    const negative = flag.replace("--", "--no-");
+    return flags.has(negative) ? [negative] : [];
+  });
+}

@@ -1,0 +1,149 @@
+import { readFile } from "node:fs/promises";
+import { resolve } from "node:path";
+import { parse } from "yaml";
+import type { Context } from "./context.ts";
+import { globToRegExp, substitute } from "./envsubst.ts";
+import { Failure, wrongUsage } from "./failure.ts";
+import type { StackFlags } from "./flags.ts";
+import { connect, refused } from "./gateway.ts";
+
+type Text = Record<string, string>;
+
+/** One function of a stack file. Of its keys those that deploying and showing need; contracts/cli.md §1.3. */
+export interface StackFunction {
+  name: string;
+  lang?: string;
+  handler?: string;
+  /** With a tag: `:latest` where the file has none. */
+  image: string;
+  fprocess?: string;
+  namespace?: string;
+  environment: Text;
+  environmentFiles: string[];
+  secrets: string[];
+  constraints?: string[];
+  labels: Text;
+  annotations: Text;
+  limits?: Text;
+  requests?: Text;
+  readOnly: boolean;
+}
+
+export interface Stack {
+  gateway?: string;
+  /** In the file's order. */
+  functions: StackFunction[];
+}
+
+/** @param file - a path or a URL. */
+export async function readStack(context: Context, file: string, envsubst: boolean): Promise<Stack> {
+  const raw = await readText(context, file);
+  const fail = (why: string) => new Failure(`${file}: ${why}`);
+  let value: unknown;
+  try {
+    value = parseText(envsubst ? substitute(raw, context.env) : raw);
+  } catch (e) {
+    throw fail((e as Error).message);
+  }
+  if (!isMap(value)) throw fail("it is no stack file: it has no provider and functions");
+  if (value.version !== undefined && value.version !== "1.0")
+    throw fail(`version ${value.version} is not known; write version: 1.0, or leave it away`);
+  const provider = isMap(value.provider) ? value.provider : {};
+  if (provider.name !== "openfaas") throw fail('its provider must be named; write "provider: {name: openfaas}"');
+  const functions = value.functions ?? {};
+  if (!isMap(functions)) throw fail("functions must be a map of names");
+  return {
+    ...(text(provider.gateway) && { gateway: text(provider.gateway)! }),
+    functions: Object.entries(functions).map(([name, f]) => parseFunction(name, f, fail)),
+  };
+}
+
+/** The functions that --filter or --regex choose. */
+export function chosen(stack: Stack, { filter, regex }: Pick<StackFlags, "filter" | "regex">): StackFunction[] {
+  if (filter && regex) throw wrongUsage("give --filter or --regex, not both");
+  if (!filter && !regex) return stack.functions;
+  let pattern: RegExp;
+  try {
+    pattern = filter ? globToRegExp(filter) : new RegExp(regex!);
+  } catch (e) {
+    throw wrongUsage(`--regex: ${(e as Error).message}`);
+  }
+  const found = stack.functions.filter((f) => pattern.test(f.name));
+  if (found.length === 0) throw new Failure(`no function of the stack file matches ${filter ?? regex}`);
+  return found;
+}
+
+/** What `environment` and the files beside it come to; later files win. */
+export async function environmentOf(context: Context, f: StackFunction): Promise<Text> {
+  const all = { ...f.environment };
+  for (const file of f.environmentFiles) {
+    const value = parseText(await readText(context, file));
+    Object.assign(all, textMap(isMap(value) ? value.environment : undefined, `${file}: environment`));
+  }
+  return all;
+}
+
+async function readText(context: Context, file: string): Promise<string> {
+  if (/^https?:\/\//.test(file)) {
+    const reply = await connect(context, { url: file, timeoutMs: 120_000 }).request("GET", "");
+    if (reply.status !== 200) throw refused(file, reply);
+    return reply.text;
+  }
+  return readFile(resolve(context.cwd, file), "utf8").catch((e: NodeJS.ErrnoException) => {
+    throw new Failure(e.code === "ENOENT" ? `${file} does not exist` : `${file} cannot be read: ${e.message}`);
+  });
+}
+
+/** Scalars stay as they are written, so that `010` and `on` do not become 10 and true; null is null. */
+export const parseText = (yaml: string): unknown =>
+  parse(yaml, { schema: "failsafe", customTags: ["null"], merge: true, logLevel: "silent" });
+
+const isMap = (value: unknown): value is Record<string, unknown> =>
+  typeof value === "object" && value !== null && !Array.isArray(value);
+const text = (value: unknown): string | undefined => (typeof value === "string" && value !== "" ? value : undefined);
+
+function textMap(value: unknown, what: string): Text {
+  if (value === undefined || value === null || value === "") return {};
+  if (!isMap(value)) throw new Failure(`${what} must be a map`);
+  return Object.fromEntries(
+    Object.entries(value).map(([key, v]) => {
+      if (v !== null && typeof v !== "string") throw new Failure(`${what}.${key} must be a text`);
+      return [key, v ?? ""];
+    }),
+  );
+}
+
+function textList(value: unknown, what: string): string[] {
+  if (value === undefined || value === null || value === "") return [];
+  if (!Array.isArray(value) || value.some((v) => typeof v !== "string"))
+    throw new Failure(`${what} must be a list of texts`);
+  return value;
+}
+
+function parseFunction(name: string, value: unknown, fail: (why: string) => Failure): StackFunction {
+  if (!isMap(value)) throw fail(`function ${name} has no keys`);
+  const image = text(value.image) ?? "";
+  const constraints = textList(value.constraints, `${name}.constraints`);
+  const limits = textMap(value.limits, `${name}.limits`);
+  const requests = textMap(value.requests, `${name}.requests`);
+  const optional = {
+    lang: text(value.lang),
+    handler: text(value.handler),
+    fprocess: text(value.fprocess),
+    namespace: text(value.namespace),
+    constraints: constraints.length > 0 ? constraints : undefined,
+    limits: Object.keys(limits).length > 0 ? limits : undefined,
+    requests: Object.keys(requests).length > 0 ? requests : undefined,
+  };
+  return {
+    name,
+    image: image === "" || /[:@][^/]*$/.test(image) ? image : `${image}:latest`,
+    environment: textMap(value.environment, `${name}.environment`),
+    environmentFiles: textList(value.environment_file, `${name}.environment_file`),
+    secrets: textList(value.secrets, `${name}.secrets`),
+    labels: textMap(value.labels, `${name}.labels`),
+    annotations: textMap(value.annotations, `${name}.annotations`),
+    readOnly: /^(true|yes|on)$/i.test(String(value.readonly_root_filesystem)),
+    ...(Object.fromEntries(Object.entries(optional).filter(([, v]) => v !== undefined)) as Partial<StackFunction>),
+  };
+}

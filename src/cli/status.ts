@@ -1,0 +1,34 @@
+import type { Gateway } from "./gateway.ts";
+
+/** What `/system/functions` shows of a function; some of it is napd's alone. */
+export interface FunctionStatus {
+  name: string;
+  image: string;
+  namespace?: string;
+  envProcess?: string;
+  envVars?: Record<string, string> | null;
+  constraints?: string[] | null;
+  secrets?: string[] | null;
+  labels?: Record<string, string> | null;
+  annotations?: Record<string, string> | null;
+  limits?: Record<string, string> | null;
+  requests?: Record<string, string> | null;
+  readOnlyRootFilesystem?: boolean;
+  invocationCount?: number;
+  replicas?: number;
+  availableReplicas?: number;
+  createdAt?: string;
+  usage?: { cpu?: number; totalMemoryBytes?: number };
+  state?: string;
+  reason?: string;
+  restarts?: number;
+  lastFailure?: { at: string; reason: string; exitCode?: number };
+}
+
+export const listFunctions = async (gateway: Gateway, namespace?: string): Promise<FunctionStatus[]> =>
+  (await gateway.get<FunctionStatus[] | null>("/system/functions", { namespace: namespace || undefined })) ?? [];
+
+/** The part of a path that names a function. */
+export const functionPath = (name: string): string => `/system/function/${encodeURIComponent(name)}`;
+
+export const publicName = (name: string, namespace?: string): string => (namespace ? `${name}.${namespace}` : name);

@@ -1,0 +1,21 @@
+#!/usr/bin/env node
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { runCommandLine } from "./cli/main.ts";
+
+const leaving = new AbortController();
+process.once("SIGINT", () => leaving.abort());
+// whoever reads our output may have enough of it, as `nap list | head` has
+process.stdout.on("error", (e: NodeJS.ErrnoException) => process.exit(e.code === "EPIPE" ? 0 : 1));
+
+process.exitCode = await runCommandLine(process.argv.slice(2), {
+  env: process.env,
+  cwd: process.cwd(),
+  stdin: process.stdin,
+  stdout: process.stdout,
+  stderr: process.stderr,
+  signal: leaving.signal,
+  version: async () => JSON.parse(await readFile(join(import.meta.dirname, "../package.json"), "utf8")).version,
+});
+// a connection that a gateway keeps open, or an input that nobody ends, keeps nobody waiting
+process.stdout.write("", () => process.exit());

@@ -1,0 +1,126 @@
+import { once } from "node:events";
+import { mkdir, writeFile } from "node:fs/promises";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { dirname, join } from "node:path";
+import { PassThrough, Readable } from "node:stream";
+import type { Context } from "../../src/cli/context.ts";
+import { runCommandLine } from "../../src/cli/main.ts";
+
+/** An answer of the server below. */
+export interface Scripted {
+  status: number;
+  body?: unknown;
+  headers?: Record<string, string>;
+  /** Only for this path. */
+  path?: string;
+  /** How often it is given before the next one has its turn; without it, for ever. */
+  times?: number;
+}
+
+export interface Seen {
+  method: string;
+  path: string;
+  query: string;
+  headers: Record<string, string | string[] | undefined>;
+  body: string;
+}
+
+export interface RecordingServer extends AsyncDisposable {
+  readonly url: string;
+  /** Takes what has come since the last call. */
+  seen(): Seen[];
+}
+
+/** Answers as it is told, and keeps what it is asked. */
+export async function openRecordingServer(script: readonly Scripted[]): Promise<RecordingServer> {
+  let seen: Seen[] = [];
+  const left = script.map((answer) => ({ ...answer, times: answer.times ?? Number.POSITIVE_INFINITY }));
+  const server = createServer(async (request, response) => {
+    const pieces: Buffer[] = [];
+    for await (const piece of request) pieces.push(piece);
+    const [path = "", query = ""] = request.url!.split("?");
+    const body = Buffer.concat(pieces).toString();
+    seen.push({ method: request.method!, path, query, headers: request.headers, body });
+    const answer = left.find((a) => a.times > 0 && (a.path === undefined || a.path === path));
+    if (answer) answer.times--;
+    const text = typeof answer?.body === "string" ? answer.body : JSON.stringify(answer?.body ?? "");
+    response.writeHead(answer?.status ?? 404, answer?.headers).end(text);
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  return {
+    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    seen: () => {
+      const taken = seen;
+      seen = [];
+      return taken;
+    },
+    [Symbol.asyncDispose]: async () => {
+      server.closeAllConnections();
+      server.close();
+      await once(server, "close");
+    },
+  };
+}
+
+export interface Ran {
+  exit: number;
+  stdout: string;
+  stderr: string;
+}
+
+/** A directory to run nap in, whose parent is its home. */
+export interface Place {
+  readonly home: string;
+  readonly cwd: string;
+}
+
+export interface RunOptions {
+  env?: Record<string, string>;
+  stdin?: string | Buffer;
+  /** Columns of the terminal that it writes to. */
+  terminal?: number;
+  signal?: AbortSignal;
+}
+
+/** Runs nap in this process. */
+export async function nap(place: Place, args: readonly string[], options: RunOptions = {}): Promise<Ran> {
+  const { env = {}, stdin = "", terminal, signal = new AbortController().signal } = options;
+  const collect = () => {
+    const stream: PassThrough & { isTTY?: boolean; columns?: number } = new PassThrough();
+    if (terminal !== undefined) Object.assign(stream, { isTTY: true, columns: terminal });
+    let text = "";
+    stream.on("data", (piece) => {
+      text += piece;
+    });
+    return { stream, text: () => text };
+  };
+  const [out, err] = [collect(), collect()];
+  const context: Context = {
+    env: { HOME: place.home, ...env },
+    cwd: place.cwd,
+    stdin: Readable.from(stdin.length > 0 ? [Buffer.from(stdin)] : []),
+    stdout: out.stream,
+    stderr: err.stream,
+    signal,
+    version: async () => "0.0.0",
+  };
+  const exit = await runCommandLine(args, context);
+  out.stream.end();
+  err.stream.end();
+  await Promise.all([once(out.stream, "close"), once(err.stream, "close")]);
+  return { exit, stdout: out.text(), stderr: err.text() };
+}
+
+/** Makes `cwd` below `dir`, and the files, of which those that begin with `~/` are in the home. */
+export async function openPlace(dir: string, files: Readonly<Record<string, string | Buffer>> = {}): Promise<Place> {
+  const place = { home: dir, cwd: join(dir, "cwd") };
+  await mkdir(place.cwd, { recursive: true });
+  for (const [name, content] of Object.entries(files)) {
+    const path = name.startsWith("~/") ? join(place.home, name.slice(2)) : join(place.cwd, name);
+    await mkdir(dirname(path), { recursive: true });
+    await writeFile(path, content);
+  }
+  return place;
+}
