@@ -18,6 +18,16 @@ const commands: Readonly<Record<string, Entry>> = {
   logout: { summary: "forget them", load: () => import("./commands/logout.ts") },
   list: { aliases: ["ls"], summary: "functions that are deployed", load: () => import("./commands/list.ts") },
   describe: { summary: "all about a function", load: () => import("./commands/describe.ts") },
+  deploy: { summary: "deploy functions, of a stack file or by flags", load: () => import("./commands/deploy.ts") },
+  remove: { aliases: ["rm", "delete"], summary: "remove functions", load: () => import("./commands/remove.ts") },
+  invoke: { summary: "call a function", load: () => import("./commands/invoke.ts") },
+  logs: { summary: "what a function writes", load: () => import("./commands/logs.ts") },
+  scale: { summary: "change how many replicas a function has", load: () => import("./commands/scale.ts") },
+  ready: { summary: "wait for a function or the gateway", load: () => import("./commands/ready.ts") },
+  secret: { summary: "secrets that functions read", load: () => import("./commands/secret.ts") },
+  namespace: { aliases: ["ns", "namespaces"], summary: "namespaces", load: () => import("./commands/namespace.ts") },
+  version: { summary: "versions of nap and the gateway", load: () => import("./commands/version.ts") },
+  diff: { summary: "what a deploy of a stack file would change", load: () => import("./commands/diff.ts") },
 };
 
 /** Runs one command line. The exit code: 0 done, 1 could not be done, 2 wrong usage. */

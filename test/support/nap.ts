@@ -14,6 +14,7 @@ export interface Scripted {
   headers?: Record<string, string>;
   /** Only for this path. */
   path?: string;
+  method?: string;
   /** How often it is given before the next one has its turn; without it, for ever. */
   times?: number;
 }
@@ -42,7 +43,9 @@ export async function openRecordingServer(script: readonly Scripted[]): Promise<
     const [path = "", query = ""] = request.url!.split("?");
     const body = Buffer.concat(pieces).toString();
     seen.push({ method: request.method!, path, query, headers: request.headers, body });
-    const answer = left.find((a) => a.times > 0 && (a.path === undefined || a.path === path));
+    const answer = left.find(
+      (a) => a.times > 0 && (a.path ?? path) === path && (a.method ?? request.method) === request.method,
+    );
     if (answer) answer.times--;
     const text = typeof answer?.body === "string" ? answer.body : JSON.stringify(answer?.body ?? "");
     response.writeHead(answer?.status ?? 404, answer?.headers).end(text);

@@ -30,10 +30,14 @@ const { scenarios }: { scenarios: Scenario[] } = JSON.parse(
 );
 
 /** Commands that nap has. */
-const covered = /^(login|logout|list|ls|describe)$/;
+const covered =
+  /^(login|logout|list|ls|describe|deploy|remove|rm|delete|invoke|logs|secret|namespaces?|version|ready)$/;
 
 /** Scenario, and why nap does otherwise. A function of the steps makes them what nap does; without it nothing is run. */
 const differs: Record<string, string> = {
+  "deploy.flags-ignored-when-stack-present": "an image that somebody gives is what they want",
+  "deploy.yaml.remote-url": "the recording names a gateway of its own in the file",
+  "deploy.yaml.tag-sha": "--tag belongs to building",
   "login.redirect": "a redirect is no proof that the password is right",
   "auth.token-flag-vs-basic": "a token that somebody gives is what they want",
   "auth.token-flag-vs-oauth2": "same",
@@ -43,17 +47,55 @@ const differs: Record<string, string> = {
   "list.replicas-negative": "same",
   "list.replicas-string": "same",
   "list.labels-nonstring": "same",
+  "invoke.301": "redirects of a function are its answer",
+  "invoke.base-path": "a gateway below a path stays there",
+  "invoke.401-iam-realm": "a token exchange of the commercial gateway",
+  "invoke.auth-flag": "same",
+  "logs.stack-gateway-not-used": "the stack file names the gateway, as for newer clients",
+  "secret.create.replace-409": "there is --replace, as in newer clients",
+  "secret.update.file-ns": "files arrive byte for byte in updates too",
+  "version.missing-provider": "what is missing is left out",
+  "version.missing-version": "same",
+  "version.missing-provider-version": "same",
+  "version.update-check-offline": "nap looks for no newer version of itself",
+  "invoke.header-colon": "headers are spelled so by newer clients",
+  "invoke.method-lower": "methods in small letters are understood",
+  "invoke.method-head": "HEAD is a method like others",
   "list.json-flag": "there is --json, as in newer clients",
   "gw.flag-equal-to-default-is-ignored": "a gateway that somebody gives is what they want",
 };
+
+/** Recorded as success, although the gateway refused. */
+const exitsHonestly = /^secret\.(create|update)\.[45]/;
 
 const latest = (scenario: Scenario): Observed => {
   let seen: Observed | string = scenario.observed["0.17.0"]!;
   while (typeof seen === "string") seen = scenario.observed[seen.replace("same as ", "")]!;
   return seen;
 };
+/** Without the default namespace behind a function's name, which nap leaves to the gateway to know. */
+const pathOf = (path: string) => path.replace(/^(\/(?:async-)?function\/.+)\.openfaas-fn$/, "$1");
+/** Standard input that is no text was recorded as base64. */
+const bodyOf = ({ method, body }: { method: string; body: string }, stdin = "") =>
+  method === "POST" && stdin.startsWith("<binary ") ? bytesOf(stdin).toString() : body;
+const bytesOf = (text: string) => {
+  const hex = /^<binary ([0-9a-f]+)>$/.exec(text)?.[1];
+  return hex === undefined ? Buffer.from(text) : Buffer.from(hex, "hex");
+};
+/** What must be the same; no credentials are sent where that client sends empty ones, and times are not compared. */
+const essence = (r: { method: string; path: string; query: string; body: string }, authorization: unknown) => [
+  r.method,
+  r.path,
+  r.query.replace(/since=(<NOW[^&]*|\d{4}-[^&+]*Z)(?=&)/, "since=TIME"),
+  // one spelling of the same JSON
+  r.body.startsWith("{") && r.path.startsWith("/system/") ? JSON.stringify(JSON.parse(r.body)) : r.body,
+  authorization === "Bearer" ? undefined : authorization,
+];
 const isCovered = (s: Scenario) =>
   !(s.id in differs) && !s.id.includes("tls") && latest(s).steps.every(({ argv }) => covered.test(argv[0] ?? ""));
+
+/** nap waits until a function can be called, which takes further requests. */
+const unwaited = ({ argv }: Step): string[] => (argv.includes("deploy") ? ["--wait=false"] : []);
 
 suite("nap sends what faas-cli sends", () => {
   for (const scenario of scenarios.filter(isCovered))
@@ -66,31 +108,22 @@ suite("nap sends what faas-cli sends", () => {
       const port = new URL(server.url).port;
       const fill = (text: string) =>
         text.replaceAll("{GW}", server.url).replaceAll("{PORT}", port).replaceAll("{CWD}", cwd);
-      const binary = (text: string) => {
-        const hex = /^<binary ([0-9a-f]+)>$/.exec(text)?.[1];
-        return hex === undefined ? fill(text) : Buffer.from(hex, "hex");
-      };
       const place = await openPlace(
         dir.path,
-        Object.fromEntries(Object.entries(given.files ?? {}).map(([name, text]) => [name, binary(text)])),
+        Object.fromEntries(Object.entries(given.files ?? {}).map(([name, text]) => [name, bytesOf(fill(text))])),
       );
       const env = Object.fromEntries(Object.entries(given.env ?? {}).map(([key, value]) => [key, fill(value)]));
       for (const step of steps) {
-        const ran = await nap(place, step.argv.map(fill), { env, stdin: given.stdin ?? "" });
-        const seen = server.seen();
-        const essence = (r: Step["requests"][number]) => [
-          r.method,
-          r.path,
-          r.query,
-          r.body,
-          r.headers.Authorization === "Bearer" ? undefined : r.headers.Authorization,
-        ];
-        assert.deepEqual(
-          seen.map((r) => [r.method, r.path, r.query, r.body, r.headers.authorization]).sort(),
-          step.requests.map(essence).sort(),
-          `${step.argv.join(" ")}: ${ran.stdout}${ran.stderr}`,
-        );
-        assert.equal(ran.exit === 0, step.exit === 0, `${step.argv.join(" ")}: ${ran.stdout}${ran.stderr}`);
+        const ran = await nap(place, [...step.argv.map(fill), ...unwaited(step)], {
+          env,
+          stdin: bytesOf(given.stdin ?? ""),
+        });
+        const known = step.requests.map((r) => ({ ...r, path: pathOf(r.path), body: bodyOf(r, given.stdin) }));
+        const recorded = known.map((r) => essence(r, r.headers.Authorization));
+        const sent = server.seen().map((r) => essence(r, r.headers.authorization));
+        assert.deepEqual(sent.sort(), recorded.sort(), `${step.argv.join(" ")}: ${ran.stdout}${ran.stderr}`);
+        const done = step.exit === 0 && !exitsHonestly.test(scenario.id);
+        assert.equal(ran.exit === 0, done, `${step.argv.join(" ")}: ${ran.stdout}${ran.stderr}`);
       }
       for (const [name, file] of Object.entries(files)) {
         const path = name.startsWith("~/") ? join(place.home, name.slice(2)) : join(place.cwd, name);

@@ -1,0 +1,148 @@
+import { readdir, readFile } from "node:fs/promises";
+import { join, resolve } from "node:path";
+import type { Command } from "commander";
+import { type Context, readInput } from "../context.ts";
+import { Failure, wrongUsage } from "../failure.ts";
+import { type GatewayFlags, gatewayFlags, namespaceFlag, onOff } from "../flags.ts";
+import { type Gateway, openGateway, refused } from "../gateway.ts";
+import type { Define } from "../main.ts";
+import { print, printJson, printTable, remark } from "../output.ts";
+
+interface Flags extends GatewayFlags {
+  namespace?: string;
+  fromLiteral?: string;
+  fromFile?: string;
+  trim: boolean;
+  replace?: boolean;
+  json?: boolean;
+  dir: string;
+}
+
+interface Value {
+  value: string;
+  /** Base64 of bytes that must arrive as they are. */
+  rawValue?: string;
+}
+
+export const define: Define = (command, context) => {
+  const sub = (name: string, ...aliases: string[]) =>
+    namespaceFlag(gatewayFlags(command.command(name).aliases(aliases)));
+  const withValue = (c: Command) =>
+    onOff(c.argument("<name>"), "trim", "take away blanks and line ends around the value")
+      .option("--from-literal <value>", "value; other users of this machine can see it while nap runs")
+      .option("--from-file <file>", "file with the value, byte for byte");
+
+  withValue(sub("create"))
+    .description("make a secret; its value comes from standard input, a file or the command line")
+    .option("--replace", "change it if it is there")
+    .action((name: string, flags: Flags) => create(context, name, flags));
+  withValue(sub("update", "u"))
+    .description("change a secret")
+    .action(async (name: string, flags: Flags) => {
+      const body = bodyOf(name, flags, await readValue(context, flags));
+      const gateway = await openGateway(context, flags);
+      await expect(gateway, name, [200, 201, 202], await gateway.request("PUT", "/system/secrets", { body }));
+      print(context, `secret ${name} updated`);
+    });
+  sub("list", "ls")
+    .description("names of the secrets")
+    .option("-j, --json", "as JSON")
+    .action(async (flags: Flags) => {
+      const all = await list(await openGateway(context, flags), flags);
+      if (flags.json) return printJson(context, all);
+      printTable(
+        context,
+        ["NAME", "NAMESPACE"],
+        all.map((s) => [s.name, s.namespace ?? ""]),
+      );
+    });
+  sub("remove", "rm", "delete")
+    .description("remove a secret")
+    .argument("<name>")
+    .action(async (name: string, flags: Flags) => {
+      const gateway = await openGateway(context, flags);
+      const reply = await gateway.request("DELETE", "/system/secrets", { body: bodyOf(name, flags) });
+      await expect(gateway, name, [200, 202], reply);
+      print(context, `secret ${name} removed`);
+    });
+  sub("apply")
+    .description("make or change a secret of each file in a folder")
+    .option("--dir <folder>", "folder", ".secrets")
+    .action((flags: Flags) => apply(context, flags));
+};
+
+const bodyOf = (name: string, { namespace }: Flags, value: Partial<Value> = {}) => ({
+  name,
+  ...(namespace && { namespace }),
+  ...value,
+});
+
+async function create(context: Context, name: string, flags: Flags): Promise<void> {
+  if (!/^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$/.test(name) || name.length > 253)
+    throw wrongUsage(`${name} is no name for a secret: small letters, digits, - and . are`);
+  const body = bodyOf(name, flags, await readValue(context, flags));
+  const gateway = await openGateway(context, flags);
+  const reply = await gateway.request("POST", "/system/secrets", { body });
+  if (reply.status === 409 && flags.replace) {
+    await expect(gateway, name, [200, 201, 202], await gateway.request("PUT", "/system/secrets", { body }));
+    return print(context, `secret ${name} replaced`);
+  }
+  if (reply.status === 409) throw new Failure(`secret ${name} exists already; --replace changes it`);
+  await expect(gateway, name, [200, 201, 202], reply);
+  print(context, `secret ${name} created`);
+}
+
+async function expect(
+  gateway: Gateway,
+  name: string,
+  statuses: number[],
+  reply: Awaited<ReturnType<Gateway["request"]>>,
+) {
+  if (reply.status === 404) throw new Failure(`secret ${name} does not exist; nap secret list shows those that do`);
+  if (!statuses.includes(reply.status)) throw refused(gateway.url, reply);
+}
+
+async function list(gateway: Gateway, { namespace }: Flags): Promise<{ name: string; namespace?: string }[]> {
+  const query = { namespace: namespace || undefined };
+  const { text } = await gateway.expect([200, 202], "GET", "/system/secrets", { query });
+  return JSON.parse(text) ?? [];
+}
+
+async function readValue(context: Context, { fromLiteral, fromFile, trim }: Flags): Promise<Value> {
+  if (fromLiteral !== undefined && fromFile !== undefined)
+    throw wrongUsage("give --from-literal or --from-file, not both");
+  const trimmed = (text: string) => (trim ? text.trim() : text);
+  if (fromFile !== undefined) return fileValue(resolve(context.cwd, fromFile), trim);
+  if (fromLiteral === undefined && context.stdin.isTTY)
+    remark(context, "reading the value from here; end it with Ctrl-D");
+  const value = trimmed(fromLiteral ?? (await readInput(context)).toString());
+  if (value === "") throw wrongUsage("the value is empty");
+  return { value };
+}
+
+async function fileValue(file: string, trim: boolean): Promise<Value> {
+  const bytes = await readFile(file).catch((e) => {
+    throw new Failure(`${file} cannot be read: ${e.message}`);
+  });
+  if (bytes.length === 0) throw wrongUsage(`${file} is empty`);
+  const text = bytes.toString();
+  return { value: trim ? text.trim() : text, rawValue: bytes.toString("base64") };
+}
+
+async function apply(context: Context, flags: Flags): Promise<void> {
+  const dir = resolve(context.cwd, flags.dir);
+  const entries = await readdir(dir, { withFileTypes: true }).catch((e) => {
+    throw new Failure(`${dir} cannot be read: ${e.message}`);
+  });
+  const names = entries.filter((e) => e.isFile() && !e.name.startsWith(".")).map((e) => e.name);
+  if (names.length === 0) throw new Failure(`${dir} has no files`);
+  const gateway = await openGateway(context, flags);
+  const there = new Set((await list(gateway, flags)).map((s) => s.name));
+  for (const name of names.sort()) {
+    const body = bodyOf(name, flags, await fileValue(join(dir, name), true));
+    const first = await gateway.request(there.has(name) ? "PUT" : "POST", "/system/secrets", { body });
+    const reply = first.status === 409 ? await gateway.request("PUT", "/system/secrets", { body }) : first;
+    await expect(gateway, name, [200, 201, 202], reply);
+    print(context, `secret ${name} ${there.has(name) || first.status === 409 ? "updated" : "created"}`);
+  }
+}
