@@ -1,5 +1,7 @@
 import http from "node:http";
 import https from "node:https";
+import type { Readable } from "node:stream";
+import { pipeline } from "node:stream/promises";
 import type { Context } from "./context.ts";
 import { defaultGateway, findLogin, normalGateway } from "./credentials.ts";
 import { Failure } from "./failure.ts";
@@ -28,6 +30,8 @@ export interface Gateway {
   /** The answer's head has come; its body is the caller's to read. */
   open(method: string, path: string, options?: RequestOptions): Promise<http.IncomingMessage>;
   request(method: string, path: string, options?: RequestOptions): Promise<Reply>;
+  /** With a body of unknown length. */
+  send(method: string, path: string, body: Readable, options?: RequestOptions): Promise<Reply>;
   /** The answer, which must have one of these statuses; the gateway's own words are in the failure otherwise. */
   expect(statuses: readonly number[], method: string, path: string, options?: RequestOptions): Promise<Reply>;
   /** What a GET answers with 200. */
@@ -70,20 +74,24 @@ export function connect(
     const target = new URL(url + path);
     const given = Object.entries(query).filter((entry): entry is [string, string] => entry[1] !== undefined);
     if (given.length > 0) target.search = new URLSearchParams(given.sort(([a], [b]) => (a < b ? -1 : 1))).toString();
-    const bytes = body === undefined || Buffer.isBuffer(body) ? body : Buffer.from(JSON.stringify(body));
+    const isStream = isReadable(body);
+    const asIs = body === undefined || Buffer.isBuffer(body) || isStream;
+    const bytes = asIs ? (isStream ? undefined : (body as Buffer | undefined)) : Buffer.from(JSON.stringify(body));
     const limit = options.timeoutMs ?? timeoutMs;
     const signal = limit > 0 ? AbortSignal.any([context.signal, AbortSignal.timeout(limit)]) : context.signal;
     const sent = {
       "User-Agent": `nap/${await context.version()}`,
       ...(bytes !== undefined && { "Content-Length": String(bytes.length) }),
-      ...(body !== undefined && bytes !== body && { "Content-Type": "application/json" }),
+      ...(!asIs && { "Content-Type": "application/json" }),
       ...(authorization !== undefined && !anonymous && { Authorization: authorization }),
       ...headers,
     };
     return new Promise((resolve, reject) => {
       const request = (secure ? https : http).request(target, { method, agent, signal, headers: sent }, resolve);
       request.once("error", (e) => reject(context.signal.aborted ? e : unreachable(url, e, limit)));
-      request.end(bytes);
+      // a failure of the connection is told by the request; one of the input ends it as well
+      if (isStream) pipeline(body, request).catch((e) => request.destroy(e));
+      else request.end(bytes);
     });
   }
 
@@ -109,6 +117,7 @@ export function connect(
     url,
     open,
     request,
+    send: (method, path, body, options) => request(method, path, { ...options, body }),
     expect,
     get: async <T>(path: string, query?: RequestOptions["query"]) => {
       const { text } = await expect([200], "GET", path, { ...(query && { query }) });
@@ -120,6 +129,9 @@ export function connect(
     },
   };
 }
+
+const isReadable = (body: unknown): body is Readable =>
+  typeof body === "object" && body !== null && !Buffer.isBuffer(body) && "pipe" in body;
 
 /** What the gateway said, verbatim, and what to do about it. */
 export function refused(url: string, { status, text }: Reply): Failure {

@@ -26,6 +26,14 @@ const commands: Readonly<Record<string, Entry>> = {
   ready: { summary: "wait for a function or the gateway", load: () => import("./commands/ready.ts") },
   secret: { summary: "secrets that functions read", load: () => import("./commands/secret.ts") },
   namespace: { aliases: ["ns", "namespaces"], summary: "namespaces", load: () => import("./commands/namespace.ts") },
+  store: { summary: "functions of a store", load: () => import("./commands/store.ts") },
+  image: { summary: "images that napd holds", load: () => import("./commands/image.ts") },
+  generate: { summary: "a stack file as objects of Kubernetes", load: () => import("./commands/generate.ts") },
+  "registry-login": {
+    summary: "write a file of registry logins",
+    load: () => import("./commands/registry-login.ts"),
+  },
+  completion: { summary: "completion for your shell", load: () => import("./commands/completion.ts") },
   version: { summary: "versions of nap and the gateway", load: () => import("./commands/version.ts") },
   diff: { summary: "what a deploy of a stack file would change", load: () => import("./commands/diff.ts") },
 };
@@ -54,7 +62,7 @@ export async function runCommandLine(args: readonly string[], context: Context):
 async function load(args: readonly string[], context: Context): Promise<Command> {
   const program = new Command("nap")
     .description("Serverless functions, on napd or any OpenFaaS gateway")
-    .option("-V", "the version")
+    .version(await context.version(), "-V, --version")
     .exitOverride()
     .configureOutput({
       writeOut: (text) => context.stdout.write(text),
@@ -62,11 +70,7 @@ async function load(args: readonly string[], context: Context): Promise<Command>
       getOutHelpWidth: () => context.stdout.columns ?? 100,
       getErrHelpWidth: () => context.stderr.columns ?? 100,
     })
-    .showHelpAfterError("nap --help, or nap COMMAND --help, says what there is")
-    .action(async (options: { V?: boolean }) => {
-      if (options.V) context.stdout.write(`${await context.version()}\n`);
-      else program.help({ error: true });
-    });
+    .showHelpAfterError("nap --help, or nap COMMAND --help, says what there is");
   const wanted = hoisted(args)[0] === "help" ? hoisted(args)[1] : hoisted(args)[0];
   for (const [name, { aliases = [], summary, load }] of Object.entries(commands)) {
     const command = program.command(name).aliases(aliases).summary(summary).description(summary);
@@ -74,9 +78,6 @@ async function load(args: readonly string[], context: Context): Promise<Command>
   }
   return program;
 }
-
-/** Names of all commands with their summaries, for completion. */
-export const commandNames = (): [string, string][] => Object.entries(commands).map(([name, c]) => [name, c.summary]);
 
 /** Flags that may stand before the command: `nap -f stack.yaml deploy`. */
 const early = new Set(["-f", "--yaml", "--filter", "--regex", "-g", "--gateway"]);

@@ -31,7 +31,7 @@ const { scenarios }: { scenarios: Scenario[] } = JSON.parse(
 
 /** Commands that nap has. */
 const covered =
-  /^(login|logout|list|ls|describe|deploy|remove|rm|delete|invoke|logs|secret|namespaces?|version|ready)$/;
+  /^(login|logout|list|ls|describe|deploy|remove|rm|delete|invoke|logs|secret|namespaces?|version|ready|store|registry-login|generate|scale)$/;
 
 /** Scenario, and why nap does otherwise. A function of the steps makes them what nap does; without it nothing is run. */
 const differs: Record<string, string> = {
@@ -58,6 +58,11 @@ const differs: Record<string, string> = {
   "version.missing-version": "same",
   "version.missing-provider-version": "same",
   "version.update-check-offline": "nap looks for no newer version of itself",
+  "store.list.env": "the store is named by OPENFAAS_STORE, as for newer clients",
+  "store.deploy.platform-case": "an image is found in any case of its platform",
+  "registry-login": "a file with passwords is nobody else's to read",
+  "registry-login.server-stdin": "same",
+  "registry-login.ecr": "same",
   "invoke.header-colon": "headers are spelled so by newer clients",
   "invoke.method-lower": "methods in small letters are understood",
   "invoke.method-head": "HEAD is a method like others",
