@@ -1,4 +1,4 @@
-import type { Readable, Writable } from "node:stream";
+import { addAbortSignal, type Readable, type Writable } from "node:stream";
 
 /** A stream that people may be reading. */
 export interface Output extends Writable {
@@ -18,9 +18,9 @@ export interface Context {
   version(): Promise<string>;
 }
 
-/** All of standard input. */
-export async function readInput({ stdin }: Context): Promise<Buffer> {
+/** All of standard input; Ctrl-C ends the wait for it. */
+export async function readInput({ stdin, signal }: Context): Promise<Buffer> {
   const pieces: Buffer[] = [];
-  for await (const piece of stdin) pieces.push(Buffer.from(piece));
+  for await (const piece of addAbortSignal(signal, stdin)) pieces.push(Buffer.from(piece));
   return Buffer.concat(pieces);
 }

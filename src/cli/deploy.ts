@@ -47,8 +47,12 @@ export async function deployAll(
     }),
   );
   if (options.json) printJson(context, results);
-  const failed = results.filter((r) => r.status === "failed").map((r) => r.name);
-  if (failed.length > 0) throw new Failure(`${failed.length} of ${all.length} not deployed: ${failed.join(", ")}`);
+  const failed = results.filter((r) => r.status === "failed");
+  if (failed.length === 0) return;
+  // a terminal's lines may have cut the reasons
+  const reasons = context.stderr.isTTY ? failed.map((r) => `\n${r.name}: ${r.error}`).join("") : "";
+  const names = failed.map((r) => r.name).join(", ");
+  throw new Failure(`${failed.length} of ${all.length} not deployed: ${names}${reasons}`);
 }
 
 async function send(gateway: Gateway, d: Deployment, { update, replace }: DeployOptions): Promise<string> {

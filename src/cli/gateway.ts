@@ -1,5 +1,4 @@
 import http from "node:http";
-import https from "node:https";
 import type { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import type { Context } from "./context.ts";
@@ -67,7 +66,9 @@ export function connect(
 ): Gateway {
   const secure = url.startsWith("https:");
   const settings = { keepAlive: true, proxyEnv: context.env };
-  const agent = secure ? new https.Agent({ ...settings, rejectUnauthorized: tlsVerify }) : new http.Agent(settings);
+  // TLS takes its time to load
+  const { request: ask, Agent } = secure ? process.getBuiltinModule("node:https") : http;
+  const agent = new Agent({ ...settings, ...(secure && { rejectUnauthorized: tlsVerify }) });
 
   async function open(method: string, path: string, options: RequestOptions = {}): Promise<http.IncomingMessage> {
     const { query = {}, body, headers = {}, anonymous = false } = options;
@@ -87,7 +88,7 @@ export function connect(
       ...headers,
     };
     return new Promise((resolve, reject) => {
-      const request = (secure ? https : http).request(target, { method, agent, signal, headers: sent }, resolve);
+      const request = ask(target, { method, agent, signal, headers: sent }, resolve);
       request.once("error", (e) => reject(context.signal.aborted ? e : unreachable(url, e, limit)));
       // a failure of the connection is told by the request; one of the input ends it as well
       if (isStream) pipeline(body, request).catch((e) => request.destroy(e));
