@@ -138,8 +138,9 @@ export class CronJob {
 
   add(run: CronRun): void {
     this.runs.push(run);
-    // a run that goes on is never forgotten: it says that one does
-    while (this.runs.length > maxRuns && this.runs[0]!.result !== "running") this.runs.shift();
+    // a run that goes on is not forgotten: it says that one does
+    const oldest = this.runs.findIndex(({ result }) => result !== "running");
+    if (this.runs.length > maxRuns && oldest >= 0) this.runs.splice(oldest, 1);
     this.isDirty = true;
   }
 

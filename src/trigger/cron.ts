@@ -153,8 +153,11 @@ export class Cron implements AsyncDisposable {
       const job = this.#jobs.get(key);
       if (job?.annotations !== annotations && !hasCronTopic(annotations)) continue;
       seen.add(key);
-      // other objects when the function was stored again, whatever for
-      if (job?.annotations === annotations || (job && isDeepStrictEqual(job.annotations, annotations))) continue;
+      // another object when the function was stored again, whatever for
+      if (job && isDeepStrictEqual(job.annotations, annotations)) {
+        job.annotations = annotations;
+        continue;
+      }
       const plan = cronPlanOf(annotations, this.#o);
       if (job) job.follow(annotations, plan, now);
       else this.#jobs.set(key, new CronJob(id, annotations, plan, this.#stored.get(key)?.state, now));

@@ -237,6 +237,22 @@ suite("cron", () => {
     assert.deepEqual(t.runs(), before);
   });
 
+  test("a run that goes on is remembered, however many are skipped meanwhile", async () => {
+    await using t = await open(every("@every 1s", { "napd.cron.overlap": "skip" }));
+    t.holds = true;
+    t.pass(40_000);
+    assert.deepEqual(t.results(), ["schedule running", ...Array(19).fill("schedule skipped")]);
+    assert.equal(t.calls.length, 1);
+  });
+
+  test("annotations that came again as they were change nothing", async () => {
+    await using t = await open(every("@every 40s"));
+    t.pass(30_000);
+    t.functions[0] = { id, annotations: every("@every 40s") };
+    t.pass(10_000);
+    assert.equal(t.calls.length, 1);
+  });
+
   test("what ran when napd ended has failed, and a function that is gone is forgotten", async () => {
     await using t = await open(every("* * * * *", { "napd.cron.overlap": "skip" }));
     t.holds = true;
