@@ -83,9 +83,14 @@ export class Cron implements AsyncDisposable {
 
   start(): void {
     if (this.#stopped) return;
-    const next = this.tick();
-    this.#timer = setTimeout(() => this.start(), Math.min(longestWaitMs, Math.max(1, next - this.#o.clock.now())));
-    this.#timer.unref();
+    let waitMs = longestWaitMs;
+    try {
+      waitMs = Math.min(longestWaitMs, Math.max(1, this.tick() - this.#o.clock.now()));
+    } catch (e) {
+      // a schedule must not end napd
+      this.#o.log.error({ err: messageOf(e) }, "unexpected failure in cron");
+    }
+    this.#timer = setTimeout(() => this.start(), waitMs).unref();
   }
 
   /** Begins no further runs. */
