@@ -1,5 +1,4 @@
 #!/usr/bin/env node
-import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { AppError, messageOf } from "./base/errors.ts";
 import { type Logger, openLog } from "./base/log.ts";
@@ -9,11 +8,12 @@ import { judge } from "./doctor/checks.ts";
 import { gatherFacts } from "./doctor/facts.ts";
 import { report } from "./doctor/report.ts";
 import { openContainerd } from "./host/containerd/client.ts";
+import { installationRoot } from "./installation.ts";
 import { readRelease } from "./release.ts";
 import { writeBackup } from "./store/backup.ts";
 import { restoreBackup } from "./store/restore.ts";
 
-const release = await readRelease(join(import.meta.dirname, ".."));
+const release = await readRelease(installationRoot);
 const { version } = release;
 const defaultFile = "/etc/napd/napd.ini";
 
