@@ -22,7 +22,7 @@ const rooms: readonly (readonly [room: string, mayImport: readonly string[] | "e
   ["cli", ["base"]],
   ["watchdog", ["http1", "base"]],
   ["gateway", ["invoke", "functions", "base"]],
-  ["admin", ["functions", "store", "logs", "metrics", "base"]],
+  ["admin", ["trigger", "functions", "store", "logs", "metrics", "base"]],
   ["trigger", ["base"]],
   ["queue", ["base"]],
   ["scale", ["functions", "base"]],
