@@ -12,7 +12,7 @@ import type { Backend } from "./functions/backend.ts";
 import { durationBounds } from "./functions/call-stats.ts";
 import { Functions } from "./functions/functions.ts";
 import { ImagesInUse, type UsedImage } from "./functions/images-in-use.ts";
-import type { Version } from "./functions/managed.ts";
+import type { Managed, Version } from "./functions/managed.ts";
 import { Namespaces } from "./functions/namespaces.ts";
 import { Rollout } from "./functions/rollout.ts";
 import { Routes } from "./functions/routes.ts";
@@ -37,6 +37,7 @@ import { hostsText, openHostResolvers, resolvConfText } from "./host/net/resolv.
 import { lookupUser } from "./host/oci/user.ts";
 import { HolePuncher } from "./host/punch.ts";
 import { SecretCopies } from "./host/secrets.ts";
+import { installationRoot } from "./installation.ts";
 import { openInvoke } from "./invoke/invoke.ts";
 import { Logs } from "./logs/logs.ts";
 import { openMetrics } from "./metrics/registry.ts";
@@ -44,11 +45,15 @@ import { openMetricsServer } from "./metrics/server.ts";
 import type { Release } from "./release.ts";
 import { Scaler } from "./scale/scaler.ts";
 import { openCredentials } from "./store/credentials.ts";
+import { CronStore } from "./store/cron.ts";
 import { FunctionStore } from "./store/functions.ts";
 import { NamespaceStore } from "./store/namespaces.ts";
 import { finishRestore } from "./store/restore.ts";
 import { SecretStore } from "./store/secrets.ts";
 import { openState } from "./store/state.ts";
+import { Cron, type CronFunction } from "./trigger/cron.ts";
+import type { CronState } from "./trigger/cron-job.ts";
+import { deliverBy } from "./trigger/deliver.ts";
 
 /** A running napd. Disposing it stops it in the reverse order of its start. */
 export interface Daemon extends AsyncDisposable {
@@ -58,8 +63,8 @@ export interface Daemon extends AsyncDisposable {
 /** Requests under way may go on for so long when napd stops, ms. */
 const drainMs = 30_000;
 
-/** What scripts/build-watchdog.ts makes, beside the sources. */
-const ownWatchdog = join(import.meta.dirname, `../dist/watchdog-linux-${process.arch}`);
+/** What scripts/build-watchdog.ts makes. */
+const ownWatchdog = join(installationRoot, `dist/watchdog-linux-${process.arch}`);
 
 /** Starts everything; reading order is start order. What was opened is closed again when a later step fails. */
 export async function startDaemon(config: Config, release: Release, log: Logger): Promise<Daemon> {
@@ -154,9 +159,19 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
     version: release.version,
   });
   up.use(await openMetricsServer(registry, config.metrics.listen));
+  const cron = up.use(
+    new Cron({
+      functions: () => cronFunctions(rollout.managed()),
+      deliver: deliverBy({ host: config.gateway.listen.host, port: gateway.port }),
+      records: new CronStore<CronState>(db),
+      timeZone: timeZoneOf(config),
+      hasQueue: false,
+      ...{ clock, log },
+    }),
+  );
   const stopping = new AbortController();
   const admin = await openApi({
-    ...{ functions, images: backend.images, secrets, namespaces, credentials, defaultNamespace },
+    ...{ functions, images: backend.images, secrets, namespaces, cron, credentials, defaultNamespace },
     ...{ usage: (id) => usage.of(id), release, countRequest, clock, log },
     stopping: stopping.signal,
     upsert: config.api.upsert,
@@ -179,6 +194,8 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
     }),
   );
   scaler.start();
+  up.defer(() => cron.stop());
+  if (config.cron.enabled) cron.start();
 
   const stack = up.move();
   return { port: gateway.port, [Symbol.asyncDispose]: () => stack.disposeAsync() };
@@ -257,6 +274,17 @@ export async function openHost(config: Config, needs: HostNeeds): Promise<{ back
   const backend = hostBackend({ settings, containerd, images, cni, logs, freezer, clock, log, secrets, namespaces });
   const stack = up.move();
   return { backend, [Symbol.asyncDispose]: () => stack.disposeAsync() };
+}
+
+const noAnnotations = {};
+
+function* cronFunctions(functions: Iterable<Managed>): Iterable<CronFunction> {
+  for (const { entry, row } of functions)
+    yield { id: entry.id, annotations: row.version.spec.annotations ?? noAnnotations };
+}
+
+function timeZoneOf({ cron }: Config): string {
+  return cron.timezone === "local" ? Intl.DateTimeFormat().resolvedOptions().timeZone : cron.timezone;
 }
 
 function openRoutes({ routes, gateway, functions }: Config): Routes {

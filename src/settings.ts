@@ -4,6 +4,7 @@ import type { LogLevel } from "./base/log.ts";
 import { isNamespace, namespaceRule } from "./base/names.ts";
 import { formatQuantity, parseMemory } from "./base/quantities.ts";
 import { parseSubnet } from "./base/subnet.ts";
+import { isTimeZone } from "./base/time-zone.ts";
 
 /** One setting: what it means, its default, and how its text becomes a value (throws a sentence saying what must hold). */
 export interface Setting<T> {
@@ -82,6 +83,12 @@ function durationOrNever(fallback: number, sentence: string): Setting<number> {
   return { sentence, fallback, read, write: (v) => (v === Number.POSITIVE_INFINITY ? "never" : formatDuration(v)) };
 }
 
+function timeZone(fallback: string, sentence: string): Setting<string> {
+  const read = (t: string) =>
+    t === "local" || isTimeZone(t) ? t : fail("must be a time zone such as Europe/Berlin, or local");
+  return { sentence, fallback, read, write: (v) => v };
+}
+
 const onOff = ["on", "off"] as const;
 
 export interface ListenAddress {
@@ -152,6 +159,16 @@ export const settings = {
       0,
       999_999,
       "Calls beyond that limit that wait for their turn; further ones are answered 429. Annotation napd.queue overrides it.",
+    ),
+  },
+  cron: {
+    enabled: flag(
+      true,
+      "Whether functions are called at the times of their annotation schedule; not where an OpenFaaS cron-connector does that.",
+    ),
+    timezone: timeZone(
+      "local",
+      "Time zone of schedules that name none, such as Europe/Berlin; local is this machine's.",
     ),
   },
   api: {

@@ -9,6 +9,7 @@ import { Namespaces } from "../../src/functions/namespaces.ts";
 import { Secrets } from "../../src/functions/secrets.ts";
 import type { NamespaceStore } from "../../src/store/namespaces.ts";
 import type { SecretStore } from "../../src/store/secrets.ts";
+import { Cron } from "../../src/trigger/cron.ts";
 import type { FakeBackend } from "./backend.ts";
 
 /** A value of Authorization. */
@@ -61,6 +62,10 @@ export async function serveApi(
     images: parts.images ?? backend.images,
     usage: async () => ({ cpu: 12.5, totalMemoryBytes: 4096 }),
     credentials: { user: "admin", password: "pass:word" },
+    cron: new Cron({
+      ...{ functions: () => [], records: { load: () => [], save: () => {} }, deliver: async () => ({ status: 200 }) },
+      ...{ timeZone: "UTC", hasQueue: false, clock: systemClock, log },
+    }),
     countRequest: () => {},
     stopping: new AbortController().signal,
     clock: systemClock,
