@@ -21,6 +21,7 @@ import { type InfoOptions, infoRoutes } from "./info.ts";
 import { logRoutes } from "./logs.ts";
 import { namespaceRoutes } from "./namespaces.ts";
 import { cleanTarget } from "./paths.ts";
+import { type QueueAdmin, queueRoutes } from "./queue.ts";
 import { secretRoutes } from "./secrets.ts";
 
 export interface ApiOptions extends InfoOptions {
@@ -28,6 +29,7 @@ export interface ApiOptions extends InfoOptions {
   images: BackendImages;
   secrets: Secrets;
   namespaces: Namespaces;
+  queue: QueueAdmin;
   credentials: Credentials;
   defaultNamespace: string;
   /** Whether PUT and POST of a function both make or update it. */
@@ -91,6 +93,7 @@ export async function openApi(options: ApiOptions): Promise<(req: IncomingMessag
     infoRoutes(add, options);
     alertRoutes(add, options);
     logRoutes(add, options);
+    queueRoutes(add, options);
     await system.register(async (streams) => {
       takeAnyBodyAsStream(streams);
       imageRoutes(adder(streams), options);

@@ -61,6 +61,12 @@ export async function serveApi(
     images: parts.images ?? backend.images,
     usage: async () => ({ cpu: 12.5, totalMemoryBytes: 4096 }),
     credentials: { user: "admin", password: "pass:word" },
+    queue: {
+      list: async () => [],
+      get: async () => [],
+      cancel: async () => {},
+      retry: async () => {},
+    },
     countRequest: () => {},
     stopping: new AbortController().signal,
     clock: systemClock,
