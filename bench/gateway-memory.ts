@@ -87,7 +87,7 @@ async function abort(world: World, count: number): Promise<void> {
 /** The most memory while a body of 1 GiB goes up and another one down, at once. */
 async function giants(world: World, megabytes: () => Promise<number>): Promise<number> {
   const url = `${world.url}/function/upstream`;
-  const upload = `truncate -s 1G ${world.dir}/giant && curl -sSf -X POST -T ${world.dir}/giant ${url}/`;
+  const upload = `truncate -s 1G ${world.dir}/giant && curl -sSf -X POST -T ${world.dir}/giant ${url}/up`;
   const both = Promise.all([run("sh", ["-c", upload]), run("sh", ["-c", `curl -sSf ${url}/giant | wc -c`])]);
   let most = 0;
   let isOver = false;

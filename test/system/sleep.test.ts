@@ -53,6 +53,8 @@ suite("sleep and wake", () => {
   const pid = async (name: string) =>
     new RegExp(`^${name}\\.\\S+\\s+(\\d+)\\s`, "m").exec(await world.ctr("tasks", "list"))?.[1];
 
+  const thaws = async () => Number(/^napd_thaws_total (\d+)$/m.exec(await (await fetch(world.metricsUrl)).text())![1]);
+
   test("a function that nobody calls is frozen, and counts as available; a call finds the same process", async () => {
     await deploy("web");
     const before = await pid("web");
@@ -63,15 +65,17 @@ suite("sleep and wake", () => {
     assert.equal(await pid("web"), before);
   });
 
-  test("a thousand first calls at once are answered, all of them", async () => {
+  test("a thousand first calls at once are answered, all of them, after one thaw", async () => {
     // a server that takes them all: our watchdog, with busybox' files
     await deploy("files", {
       envVars: { mode: "static", static_path: "/www" },
       annotations: { "napd.watchdog": "inject" },
     });
     await asleep("files");
+    const before = await thaws();
     const answers = await Promise.all(Array.from({ length: 1000 }, () => world.call("/function/files/")));
     assert.deepEqual(new Set(answers.map((a) => `${a.status} ${a.text}`)), new Set(["200 hello\n"]));
+    assert.equal(await thaws(), before + 1);
     await remove("files");
   });
 
