@@ -183,9 +183,12 @@ export const settings = {
     ),
     min_wait: duration(
       10_000,
-      "How long it waits for its second attempt, and then twice as long each time (annotation com.openfaas.retry.min_wait),",
+      "How long it waits for its second attempt, and then twice as long each time, unless annotation com.openfaas.retry.min_wait says otherwise.",
     ),
-    max_wait: duration(120_000, "up to this (annotation com.openfaas.retry.max_wait)."),
+    max_wait: duration(
+      120_000,
+      "How long it waits for another attempt at most, unless annotation com.openfaas.retry.max_wait says otherwise.",
+    ),
     keep_dead: duration(7 * 24 * 3_600_000, "How long calls that were given up are kept, from when they came."),
     callback_allow: words(
       [],
