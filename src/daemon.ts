@@ -161,7 +161,7 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
   const queueStore = up.use(await SqliteStore.open(config.paths.data));
   const queue = await Queue.open({
     store: queueStore,
-    bodies: new Bodies(bodiesDir(config.paths.data)),
+    bodies: new Bodies(bodiesDir(config.paths.data), config.images.disk_reserve),
     guard: new Guard([config.network.subnet], config.queue.callback_allow),
     deliver: openInternalCalls(calls.invoke, config.gateway.max_header_bytes),
     limits: asyncLimits(table),

@@ -284,7 +284,10 @@ export const settings = {
     gc_high: integer(85, 1, 100, "Percent of containerd's file system in use above which unused images are removed."),
     gc_low: integer(80, 0, 100, "Percent in use down to which they are, least recently used first."),
     gc_min_age: duration(2 * 60_000, "How long an image stays after its last use before it may be removed by itself."),
-    disk_reserve: bytes(256 * 2 ** 20, "Space that stays free: deploys that would take it are refused."),
+    disk_reserve: bytes(
+      256 * 2 ** 20,
+      "Space that stays free: deploys and large asynchronous calls that would take it are refused.",
+    ),
   },
   functions: {
     namespace: {

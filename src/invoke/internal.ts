@@ -47,7 +47,7 @@ export function openInternalCalls(invoke: Invoke, maxHeaderBytes: number): Deliv
     });
     return new Promise((resolve, reject) => {
       req.once("response", resolve);
-      req.once("error", reject);
+      req.on("error", reject);
       pipeline(body, req).catch(reject); // an answer may come before the end of the body
     });
   };

@@ -1,6 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { type FileHandle, open, rm } from "node:fs/promises";
+import { type FileHandle, open, rm, statfs } from "node:fs/promises";
 import { join } from "node:path";
 import { Readable } from "node:stream";
 import { AppError, messageOf, systemCode } from "../base/errors.ts";
@@ -14,9 +14,12 @@ export const emptyBody: StoredBody = { bytes: 0, data: new Uint8Array(0), file: 
 /** The bodies of messages, in a directory of their own when they are large. */
 export class Bodies {
   readonly #dir: string;
+  readonly #reserve: number;
 
-  constructor(dir: string) {
+  /** No file is begun that would leave less than `reserve` bytes free for everything else. */
+  constructor(dir: string, reserve = 0) {
     this.#dir = dir;
+    this.#reserve = reserve;
   }
 
   /**
@@ -34,6 +37,8 @@ export class Bodies {
         bytes += piece.length;
         if (bytes > maxBytes) return null;
         if (file === null && bytes > inRow) {
+          const { bavail, bsize } = await onDisk(statfs(this.#dir));
+          if (bavail * bsize < this.#reserve + bytes) throw new AppError("DISK_FULL", ["the queue"]);
           file = await onDisk(open(join(this.#dir, name), "wx", 0o600));
           for (const early of pieces.splice(0)) await onDisk(file.writeFile(early));
         }

@@ -11,6 +11,9 @@ import type { Result, RetryPolicy } from "./retry.ts";
 /** Ms that a callback's receiver may be silent. */
 const silenceMs = 60_000;
 
+/** Ms that the rest of its answer may take, which keeps the connection from being reset. */
+const answerMs = 1000;
+
 /** How callbacks are tried again; ours, the contract has none. */
 export const callbackRetries: RetryPolicy = {
   attempts: 8,
@@ -59,12 +62,14 @@ export async function postCallback(
   try {
     const answered = new Promise<IncomingMessage>((resolve, reject) => {
       req.once("response", resolve);
-      req.once("error", reject);
+      req.on("error", reject);
     });
     // an answer before the end of the body may cut it off
     const [res] = await Promise.all([answered, pipeline(body, req).catch(() => {})]);
     res.on("error", () => {});
     res.resume();
+    const timer = setTimeout(() => res.destroy(), answerMs); // nobody reads it, however long it is
+    res.once("close", () => clearTimeout(timer));
     return { status: res.statusCode!, isInternal: false, retryAfter: res.headers["retry-after"] };
   } catch (e) {
     throw new AppError("CALLBACK_FAILED", [url.host, messageOf(e)], { cause: e });

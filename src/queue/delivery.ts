@@ -17,8 +17,6 @@ export interface DeliveryOptions {
   readonly maxBodyBytes: number;
   readonly defaultNamespace: string;
   readonly retries: (fn: string) => RetryPolicy;
-  /** For callbacks to the gateway's own `/async-function/…`: keeps a call as if it had come from outside. */
-  readonly put: (message: NewMessage) => Promise<void>;
   readonly clock: Clock;
   readonly log: Logger;
 }

@@ -23,8 +23,10 @@ interface Work {
   isTaking: boolean;
   /** The store may have some that are due. */
   mayHaveMore: boolean;
-  /** Waits for the next that is due. */
+  /** Waits for the next that is due, */
   timer: NodeJS.Timeout | null;
+  /** ms since the epoch. */
+  timerDue: number;
 }
 
 interface Running {
@@ -56,7 +58,7 @@ export class Dispatcher {
     const key = `${lane} ${fn}`;
     let work = this.#work.get(key);
     if (!work) {
-      work = { lane, fn, running: 0, isTaking: false, mayHaveMore: true, timer: null };
+      work = { lane, fn, running: 0, isTaking: false, mayHaveMore: true, timer: null, timerDue: 0 };
       this.#work.set(key, work);
     }
     work.mayHaveMore = true;
@@ -114,7 +116,9 @@ export class Dispatcher {
   #wakeAt(work: Work, due: number): void {
     const wait = due - this.#o.clock.now();
     if (wait <= 0) work.mayHaveMore = true;
-    else if (!this.#isStopped)
+    else if (!this.#isStopped && (work.timer === null || due < work.timerDue)) {
+      if (work.timer) clearTimeout(work.timer);
+      work.timerDue = due;
       work.timer = setTimeout(
         () => {
           work.timer = null;
@@ -123,6 +127,7 @@ export class Dispatcher {
         },
         Math.min(wait, maxTimerMs),
       );
+    }
   }
 
   async #run(work: Work, message: Message): Promise<void> {
@@ -142,7 +147,7 @@ export class Dispatcher {
       try {
         const isThere = await this.#o.store.settle(message.seq, outcome);
         if (!isThere) return;
-        if (outcome.to === "queued") this.#retryAt(work, outcome.due);
+        if (outcome.to === "queued") this.#wakeAt(work, outcome.due);
         else this.#o.left(message, outcome);
         if (outcome.next) this.kick(outcome.next.lane, outcome.next.fn);
         return;
@@ -152,12 +157,6 @@ export class Dispatcher {
         await this.#o.clock.sleep(storeRetryMs);
       }
     }
-  }
-
-  /** An earlier timer stays: what it finds tells when the next is due. */
-  #retryAt(work: Work, due: number): void {
-    if (work.timer === null) this.#wakeAt(work, due);
-    else work.mayHaveMore = true; // it may be due before what the timer waits for
   }
 
   #settled(work: Work): void {

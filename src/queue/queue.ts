@@ -64,8 +64,7 @@ export class Queue {
     this.#o = options;
     const { store, defaults, clock, log } = options;
     const limits = (fn: string) => options.limits(fn) ?? defaults;
-    const put = (message: NewMessage) => this.#put(message);
-    const attempt = openDelivery({ ...options, retries: limits, put });
+    const attempt = openDelivery({ ...options, retries: limits });
     this.#dispatcher = new Dispatcher({
       ...{ store, clock, log },
       attempt: async (message, signal) => {
@@ -91,7 +90,7 @@ export class Queue {
         this.#pending++;
       },
       release: () => void this.#pending--,
-      put,
+      put: (message) => this.#put(message),
       cancel: async (callId) => (await this.#remove(callId)) > 0,
     });
     const calls = depths.filter(({ lane }) => lane === "call");
