@@ -13,6 +13,9 @@ case $(uname -m) in aarch64 | arm64) arch=arm64 ;; *) arch=x64 ;; esac
 node24="$PWD/node_modules/node-linux-$arch/bin"
 PATH="$node24:$PWD/node_modules/.bin:$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 export PATH
+# The C library keeps memory apart for each of Node's threads, and gives little of it back: see docs/decisions.md.
+MALLOC_ARENA_MAX=${MALLOC_ARENA_MAX:-2}
+export MALLOC_ARENA_MAX
 
 say() { printf 'napd: %s\n' "$*" >&2; }
 log="" # what a noisy program says, kept until we know whether it matters

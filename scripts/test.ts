@@ -1,6 +1,6 @@
 /**
- * `npm test`: the tests that need nothing, then those that need the machine (containerd, network namespaces), one
- * file at a time, since they share it. Words among the arguments choose files whose path has one of them; arguments
+ * `npm test`: the tests that need nothing, then those that need the machine (containerd, network namespaces), two
+ * files at a time: most of their time is waiting. Words among the arguments choose files whose path has one of them; arguments
  * with a dash go to `node --test`:
  *
  *   npm test -- registry --test-name-pattern=token
@@ -17,6 +17,10 @@ const files = globSync("test/**/*.test.ts").sort();
 const chosen = files.filter((file) => words.length === 0 || words.some((word) => file.includes(word)));
 const system = chosen.filter((file) => file.startsWith("test/system/"));
 const others = chosen.filter((file) => !file.startsWith("test/system/"));
+/** They build the watchdog, also anew, for which the others would have to wait. */
+const isBuilder = (file: string) => /\/watchdog-(builds|arm64)\./.test(file);
+const builders = system.filter(isBuilder);
+const sharers = system.filter((file) => !isBuilder(file));
 
 // Ctrl-C reaches the runner as well: it ends its files, and we wait for it.
 let stopping = false;
@@ -27,7 +31,9 @@ process.on("SIGINT", () => {
 if (chosen.length === 0) fail(`no test file has ${words.join(" or ")} in its path`);
 // Time limits are for whole files, and only there so that one that hangs is told from one that works.
 await runTests(others, ["--test-timeout=300000"]);
-await runTests(system, ["--test-timeout=1200000", "--test-concurrency=2"]);
+const limit = "--test-timeout=1200000";
+await runTests(builders, [limit, "--test-concurrency=1"]);
+await runTests(sharers, [limit, "--test-concurrency=2"]);
 
 async function runTests(list: string[], options: string[]): Promise<void> {
   if (list.length === 0 || stopping) return;

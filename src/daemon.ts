@@ -13,7 +13,7 @@ import type { Backend } from "./functions/backend.ts";
 import { durationBounds } from "./functions/call-stats.ts";
 import { Functions } from "./functions/functions.ts";
 import { ImagesInUse, type UsedImage } from "./functions/images-in-use.ts";
-import type { Version } from "./functions/managed.ts";
+import type { Managed, Version } from "./functions/managed.ts";
 import { Namespaces } from "./functions/namespaces.ts";
 import { Rollout } from "./functions/rollout.ts";
 import { Routes } from "./functions/routes.ts";
@@ -50,11 +50,15 @@ import { bodiesDir, SqliteStore } from "./queue/sqlite.ts";
 import type { Release } from "./release.ts";
 import { Scaler } from "./scale/scaler.ts";
 import { openCredentials } from "./store/credentials.ts";
+import { CronStore } from "./store/cron.ts";
 import { FunctionStore } from "./store/functions.ts";
 import { NamespaceStore } from "./store/namespaces.ts";
 import { finishRestore } from "./store/restore.ts";
 import { SecretStore } from "./store/secrets.ts";
 import { openState } from "./store/state.ts";
+import { Cron, type CronFunction } from "./trigger/cron.ts";
+import type { CronState } from "./trigger/cron-job.ts";
+import { deliverBy } from "./trigger/deliver.ts";
 
 /** A running napd. Disposing it stops it in the reverse order of its start. */
 export interface Daemon extends AsyncDisposable {
@@ -182,9 +186,19 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
     version: release.version,
   });
   up.use(await openMetricsServer(registry, config.metrics.listen));
+  const cron = up.use(
+    new Cron({
+      functions: () => cronFunctions(rollout.managed()),
+      deliver: deliverBy({ host: config.gateway.listen.host, port: gateway.port }),
+      records: new CronStore<CronState>(db),
+      timeZone: timeZoneOf(config),
+      hasQueue: true,
+      ...{ clock, log },
+    }),
+  );
   const stopping = new AbortController();
   const admin = await openApi({
-    ...{ functions, images: backend.images, secrets, namespaces, queue, credentials, defaultNamespace },
+    ...{ functions, images: backend.images, secrets, namespaces, queue, cron, credentials, defaultNamespace },
     ...{ usage: (id) => usage.of(id), release, countRequest, clock, log },
     stopping: stopping.signal,
     upsert: config.api.upsert,
@@ -209,6 +223,8 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
     }),
   );
   scaler.start();
+  up.defer(() => cron.stop());
+  if (config.cron.enabled) cron.start();
 
   const stack = up.move();
   return { port: gateway.port, [Symbol.asyncDispose]: () => stack.disposeAsync() };
@@ -301,6 +317,17 @@ function asyncLimits(table: Table): (fn: string) => FunctionLimits | undefined {
       concurrency: maxInFlight > 0 ? Math.min(maxInFlight, concurrency) : concurrency,
     };
   };
+}
+
+const noAnnotations = {};
+
+function* cronFunctions(functions: Iterable<Managed>): Iterable<CronFunction> {
+  for (const { entry, row } of functions)
+    yield { id: entry.id, annotations: row.version.spec.annotations ?? noAnnotations };
+}
+
+function timeZoneOf({ cron }: Config): string {
+  return cron.timezone === "local" ? Intl.DateTimeFormat().resolvedOptions().timeZone : cron.timezone;
 }
 
 function openRoutes({ routes, gateway, functions }: Config): Routes {

@@ -4,6 +4,7 @@ import type { LogLevel } from "./base/log.ts";
 import { isNamespace, namespaceRule } from "./base/names.ts";
 import { formatQuantity, parseMemory } from "./base/quantities.ts";
 import { parseSubnet } from "./base/subnet.ts";
+import { isTimeZone } from "./base/time-zone.ts";
 
 /** One setting: what it means, its default, and how its text becomes a value (throws a sentence saying what must hold). */
 export interface Setting<T> {
@@ -80,6 +81,12 @@ function durationOrNever(fallback: number, sentence: string): Setting<number> {
     return ms !== undefined && ms >= 0 ? ms : fail("must be a duration such as 1h, or never");
   };
   return { sentence, fallback, read, write: (v) => (v === Number.POSITIVE_INFINITY ? "never" : formatDuration(v)) };
+}
+
+function timeZone(fallback: string, sentence: string): Setting<string> {
+  const read = (t: string) =>
+    t === "local" || isTimeZone(t) ? t : fail("must be a time zone such as Europe/Berlin, or local");
+  return { sentence, fallback, read, write: (v) => v };
 }
 
 const onOff = ["on", "off"] as const;
@@ -195,6 +202,16 @@ export const settings = {
       "Internal addresses that callbacks may go to, such as 127.0.0.0/8; 0.0.0.0/0 and ::/0 for all.",
       isSubnet,
       "must be addresses, each with or without a prefix length such as /8",
+    ),
+  },
+  cron: {
+    enabled: flag(
+      true,
+      "Whether functions are called at the times of their annotation schedule; not where an OpenFaaS cron-connector does that.",
+    ),
+    timezone: timeZone(
+      "local",
+      "Time zone of schedules that name none, such as Europe/Berlin; local is this machine's.",
     ),
   },
   api: {

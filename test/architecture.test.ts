@@ -17,7 +17,7 @@ const rooms: readonly (readonly [room: string, mayImport: readonly string[] | "e
   ["cli", ["base"]],
   ["watchdog", ["http1", "base"]],
   ["gateway", ["invoke", "functions", "base"]],
-  ["admin", ["functions", "store", "logs", "metrics", "base"]],
+  ["admin", ["trigger", "functions", "store", "logs", "metrics", "base"]],
   ["trigger", ["base"]],
   // invoke: delivers as calls from outside are made, and answers who is refused as it does
   ["queue", ["invoke", "base"]],

@@ -12,8 +12,10 @@ import type { Secrets } from "../functions/secrets.ts";
 import type { FunctionUsage } from "../functions/usage.ts";
 import type { CountRequest } from "../metrics/requests.ts";
 import type { Credentials } from "../store/credentials.ts";
+import type { Cron } from "../trigger/cron.ts";
 import { alertRoutes } from "./alert.ts";
 import { authenticator } from "./auth.ts";
+import { cronRoutes } from "./cron.ts";
 import { errorHandler, frameworkError, maxBodyBytes, sendError } from "./errors.ts";
 import { functionRoutes } from "./functions.ts";
 import { imageRoutes } from "./images.ts";
@@ -30,6 +32,7 @@ export interface ApiOptions extends InfoOptions {
   secrets: Secrets;
   namespaces: Namespaces;
   queue: QueueAdmin;
+  cron: Pick<Cron, "list" | "run">;
   credentials: Credentials;
   defaultNamespace: string;
   /** Whether PUT and POST of a function both make or update it. */
@@ -92,6 +95,7 @@ export async function openApi(options: ApiOptions): Promise<(req: IncomingMessag
     namespaceRoutes(add, options);
     infoRoutes(add, options);
     alertRoutes(add, options);
+    cronRoutes(add, options);
     logRoutes(add, options);
     queueRoutes(add, options);
     await system.register(async (streams) => {

@@ -91,6 +91,17 @@ const catalogue = {
       `secret ${name} does not exist in namespace ${ns}; create it before the function that uses it`,
   },
 
+  CRON_UNKNOWN: {
+    status: 404,
+    say: (name: string) =>
+      `function ${name} has no schedule: annotation topic must name cron-function, and schedule say when`,
+  },
+  CRON_RUNNING: {
+    status: 409,
+    say: (name: string) =>
+      `function ${name} is running already, and annotation napd.cron.overlap is skip; wait until that run has ended`,
+  },
+
   // --- images --------------------------------------------------------------------------------------------------
   IMAGE_BAD_REFERENCE: {
     status: 400,

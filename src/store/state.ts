@@ -29,6 +29,12 @@ const migrations = [
    INSERT INTO namespaces SELECT DISTINCT namespace, '{}', '{}', 0 FROM functions`,
   // 1: its replicas were stopped for want of calls
   "ALTER TABLE functions ADD COLUMN stopped INTEGER NOT NULL DEFAULT 0",
+  `CREATE TABLE cron (
+     namespace TEXT NOT NULL,
+     name TEXT NOT NULL,
+     state TEXT NOT NULL,            -- JSON: how far its schedules have been dealt with, and its latest runs
+     PRIMARY KEY (namespace, name)
+   ) STRICT`,
 ];
 
 /** The version of the schema that this napd writes. */

@@ -9,6 +9,7 @@ import { Namespaces } from "../../src/functions/namespaces.ts";
 import { Secrets } from "../../src/functions/secrets.ts";
 import type { NamespaceStore } from "../../src/store/namespaces.ts";
 import type { SecretStore } from "../../src/store/secrets.ts";
+import { Cron } from "../../src/trigger/cron.ts";
 import type { FakeBackend } from "./backend.ts";
 
 /** A value of Authorization. */
@@ -67,6 +68,10 @@ export async function serveApi(
       cancel: async () => {},
       retry: async () => {},
     },
+    cron: new Cron({
+      ...{ functions: () => [], records: { load: () => [], save: () => {} }, deliver: async () => ({ status: 200 }) },
+      ...{ timeZone: "UTC", hasQueue: false, clock: systemClock, log },
+    }),
     countRequest: () => {},
     stopping: new AbortController().signal,
     clock: systemClock,

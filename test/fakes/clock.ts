@@ -48,3 +48,30 @@ export function fastClock(real: Clock, times: number): Clock {
     sleep: (ms, signal) => real.sleep(ms / times, signal),
   };
 }
+
+/** A clock that stands until it is set; nobody can sleep by it. */
+export class SetClock implements Clock {
+  #now: number;
+  #passed = 0;
+  constructor(iso: string) {
+    this.#now = Date.parse(iso);
+  }
+  now(): number {
+    return this.#now;
+  }
+  monotonic(): number {
+    return this.#passed;
+  }
+  async sleep(): Promise<void> {
+    throw new Error("nobody can sleep by this clock");
+  }
+  /** Time passes. */
+  pass(ms: number): void {
+    this.#now += ms;
+    this.#passed += ms;
+  }
+  /** Somebody sets the clock. */
+  set(iso: string): void {
+    this.#now = Date.parse(iso);
+  }
+}

@@ -42,7 +42,9 @@ suite("the namespaces of the state database", () => {
     await using dir = await tmpDir();
     const db = openState(dir.path);
     new FunctionStore<object>(db).insert({ name: "web", namespace: "old" }, {}, 1, 1, 0);
-    db.exec("DROP TABLE namespaces; ALTER TABLE functions DROP COLUMN stopped; PRAGMA user_version = 1");
+    db.exec(
+      "DROP TABLE cron; DROP TABLE namespaces; ALTER TABLE functions DROP COLUMN stopped; PRAGMA user_version = 1",
+    );
     db.close();
     const later = openState(dir.path);
     assert.deepEqual(new NamespaceStore(later).names(), ["old"]);
