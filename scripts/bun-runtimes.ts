@@ -1,8 +1,7 @@
 /** The Bun runtimes that watchdogs are made of: an npm package per platform, all of one version, of known content. */
-import { execFileSync } from "node:child_process";
-import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { npmPackage } from "./npm-package.ts";
 
 export type Platform = "x64" | "arm64" | "x64-musl" | "arm64-musl";
 
@@ -30,8 +29,6 @@ const packages: Record<Platform, { name: string; integrity: string }> = {
 export const platforms = Object.keys(packages) as Platform[];
 
 const root = join(import.meta.dirname, "..");
-/** npm leaves folders with a dot alone. */
-const cache = join(root, "node_modules/.cache/napd");
 
 /** What tells one runtime from another: goes into fingerprints. */
 export function runtimeId(platform: Platform): string {
@@ -43,31 +40,9 @@ export function bunRuntime(platform: Platform): string {
   const { name } = packages[platform];
   const installed = join(root, "node_modules/@oven", name);
   if (existsSync(join(installed, "bin/bun")) && versionOf(installed) === bunVersion) return join(installed, "bin/bun");
-  const kept = join(cache, `${name}-${bunVersion}`);
-  if (!existsSync(kept)) fetchRuntime(platform, kept);
-  return join(kept, "bin/bun");
+  return join(npmPackage(`@oven/${name}`, bunVersion, packages[platform].integrity), "bin/bun");
 }
 
 function versionOf(folder: string): string {
   return JSON.parse(readFileSync(join(folder, "package.json"), "utf8")).version;
-}
-
-/** `npm install` refuses a package for another machine; `npm pack` only fetches, from the registry that npm is set to. */
-function fetchRuntime(platform: Platform, folder: string): void {
-  const { name, integrity } = packages[platform];
-  mkdirSync(cache, { recursive: true });
-  const work = mkdtempSync(join(cache, "fetch-"));
-  try {
-    const pack = ["pack", "--silent", "--pack-destination", work, `@oven/${name}@${bunVersion}`];
-    const file = join(
-      work,
-      execFileSync("npm", pack, { cwd: work, encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] }).trim(),
-    );
-    const found = `sha512-${createHash("sha512").update(readFileSync(file)).digest("base64")}`;
-    if (found !== integrity) throw new Error(`@oven/${name}@${bunVersion} is not what it should be: ${found}`);
-    execFileSync("tar", ["-xzf", file, "-C", work]);
-    renameSync(join(work, "package"), folder);
-  } finally {
-    rmSync(work, { recursive: true, force: true });
-  }
 }

@@ -58,11 +58,11 @@ function checked(library: CLibrary, where: string): CLibrary {
 }
 
 /**
- * A folder with Debian's glibc for an architecture, as in a root file system. apt works on lists of its own in the
+ * A folder with Debian's glibc and libstdc++ (which Node needs) for an architecture, as in a root file system. apt works on lists of its own in the
  * cache, so that the machine does not get a foreign architecture. Needs apt-get and dpkg-deb, for the first time the network.
  */
 export function debianSysroot(architecture: Architecture): string {
-  const folder = join(cache, `debian-${architecture}`);
+  const folder = join(cache, `debian-c++-${architecture}`);
   if (existsSync(folder)) return folder;
   mkdirSync(cache, { recursive: true });
   const work = mkdtempSync(join(cache, "apt-"));
@@ -81,7 +81,7 @@ export function debianSysroot(architecture: Architecture): string {
     const apt = (...args: string[]) =>
       execFileSync("apt-get", ["-q", ...options, ...args], { cwd: work, stdio: ["ignore", "pipe", "pipe"] });
     apt("update");
-    apt("download", `libc6:${name}`, `libgcc-s1:${name}`);
+    apt("download", `libc6:${name}`, `libgcc-s1:${name}`, `libstdc++6:${name}`);
     for (const file of readdirSync(work).filter((f) => f.endsWith(".deb")))
       execFileSync("dpkg-deb", ["-x", join(work, file), join(work, "root")]);
     renameSync(join(work, "root"), folder);

@@ -38,6 +38,7 @@ import { hostsText, openHostResolvers, resolvConfText } from "./host/net/resolv.
 import { lookupUser } from "./host/oci/user.ts";
 import { HolePuncher } from "./host/punch.ts";
 import { SecretCopies } from "./host/secrets.ts";
+import { installationRoot } from "./installation.ts";
 import { openInternalCalls } from "./invoke/internal.ts";
 import { openInvoke } from "./invoke/invoke.ts";
 import { Logs } from "./logs/logs.ts";
@@ -68,8 +69,8 @@ export interface Daemon extends AsyncDisposable {
 /** Requests under way may go on for so long when napd stops, ms. */
 const drainMs = 30_000;
 
-/** What scripts/build-watchdog.ts makes, beside the sources. */
-const ownWatchdog = join(import.meta.dirname, `../dist/watchdog-linux-${process.arch}`);
+/** What scripts/build-watchdog.ts makes. */
+const ownWatchdog = join(installationRoot, `dist/watchdog-linux-${process.arch}`);
 
 /** Starts everything; reading order is start order. What was opened is closed again when a later step fails. */
 export async function startDaemon(config: Config, release: Release, log: Logger): Promise<Daemon> {

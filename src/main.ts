@@ -1,16 +1,19 @@
 #!/usr/bin/env node
-import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { AppError, messageOf } from "./base/errors.ts";
 import { type Logger, openLog } from "./base/log.ts";
 import { type Config, loadConfig, printConfig } from "./config.ts";
 import { claim, loginsFile, openImages, startDaemon } from "./daemon.ts";
+import { judge } from "./doctor/checks.ts";
+import { gatherFacts } from "./doctor/facts.ts";
+import { report } from "./doctor/report.ts";
 import { openContainerd } from "./host/containerd/client.ts";
+import { installationRoot } from "./installation.ts";
 import { readRelease } from "./release.ts";
 import { writeBackup } from "./store/backup.ts";
 import { restoreBackup } from "./store/restore.ts";
 
-const release = await readRelease(join(import.meta.dirname, ".."));
+const release = await readRelease(installationRoot);
 const { version } = release;
 const defaultFile = "/etc/napd/napd.ini";
 
@@ -21,10 +24,12 @@ const usage = `napd ${version}: serverless functions on one machine
   napd backup [OPTIONS] FILE           write what is deployed, secrets and logins to FILE, "-" for standard output;
                                        napd may run
   napd restore [OPTIONS] FILE          take what FILE holds for what is deployed; napd must not run
+  napd doctor [OPTIONS] [--json]       look at this machine and say what is amiss, with the remedy; napd may run
 
   --config FILE            settings; default ${defaultFile} if it is there
   --set SECTION.KEY=VALUE  one setting; wins over NAPD_SECTION_KEY in the environment, which wins over the file
   --force                  restore: replace what is there already
+  --json                   doctor: for programs
   --print-config           print every setting with its meaning and value, and exit
   --version, --help
 `;
@@ -52,6 +57,11 @@ async function main(args: string[]): Promise<number> {
     flags: values.set ?? [],
   });
   if (values["print-config"]) return print(printConfig(config));
+  if (positionals[0] === "doctor") {
+    const { text, ok } = report(judge(await gatherFacts(config)), values.json ?? false);
+    process.stdout.write(text);
+    return ok ? 0 : 1;
+  }
   const log = openLog(config.log.level);
   const [command, ...rest] = positionals;
   if (command === "import") return importImages(config, log, rest);
@@ -65,6 +75,7 @@ function parseLine(args: string[]) {
     config: { type: "string" },
     set: { type: "string", multiple: true },
     force: { type: "boolean" },
+    json: { type: "boolean" },
     "print-config": { type: "boolean" },
     version: { type: "boolean" },
     help: { type: "boolean", short: "h" },
@@ -72,10 +83,12 @@ function parseLine(args: string[]) {
   try {
     const line = parseArgs({ args, options, allowPositionals: true });
     const [command, ...rest] = line.positionals;
-    if (command !== undefined && !["import", "backup", "restore"].includes(command))
+    if (command !== undefined && !["import", "backup", "restore", "doctor"].includes(command))
       return `there is no command ${command}`;
     if (command === "import" && (rest.length < 1 || rest.length > 2)) return "import takes a file and perhaps a name";
     if ((command === "backup" || command === "restore") && rest.length !== 1) return `${command} takes a file`;
+    if (command === "doctor" && rest.length > 0) return "doctor takes no arguments";
+    if (line.values.json && command !== "doctor") return "--json is for doctor";
     if (line.values.force && command !== "restore") return "--force is for restore";
     return line;
   } catch (e) {

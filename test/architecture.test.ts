@@ -9,8 +9,13 @@ import { suite, test } from "node:test";
 
 /** A room is a folder or a single file; the longest one that a path begins with is its room. */
 const rooms: readonly (readonly [room: string, mayImport: readonly string[] | "everything"])[] = [
-  ["main.ts", ["daemon.ts", "config.ts", "release.ts", "host/containerd", "store", "base"]],
+  [
+    "main.ts",
+    ["daemon.ts", "doctor", "config.ts", "release.ts", "host/containerd", "store", "installation.ts", "base"],
+  ],
   ["daemon.ts", "everything"],
+  // looks at the machine as host will use it; nothing that runs needs it
+  ["doctor", ["config.ts", "host/containerd", "host/net", "host/exec.ts", "base"]],
   ["config.ts", ["settings.ts", "base"]],
   ["settings.ts", ["base"]],
   ["release.ts", ["base"]],
@@ -29,15 +34,17 @@ const rooms: readonly (readonly [room: string, mayImport: readonly string[] | "e
   // logs: a replica's log file is one of the things that it holds, from its start to its removal
   ["host", ["host/image", "host/containerd", "host/oci", "host/net", "host/exec.ts", "logs", "base"]],
   ["host/image", ["host/containerd", "host/exec.ts", "base"]],
-  ["host/containerd", ["base"]],
+  ["host/containerd", ["installation.ts", "base"]],
   ["host/oci", ["base"]],
-  ["host/net", ["host/exec.ts", "base"]],
+  ["host/net", ["host/exec.ts", "installation.ts", "base"]],
   ["host/exec.ts", ["base"]],
   ["store", ["base"]],
   ["logs", ["base"]],
   ["metrics", ["base"]],
   // the grammar of HTTP/1.1, without any IO
   ["http1", []],
+  // where the files are that come with the program
+  ["installation.ts", []],
   ["base", []],
 ];
 

@@ -1,4 +1,4 @@
-import { join } from "node:path";
+import { extname, join } from "node:path";
 import { Worker } from "node:worker_threads";
 import { AppError, messageOf } from "../base/errors.ts";
 import type { Reply, Request } from "./sqlite-worker.ts";
@@ -35,7 +35,9 @@ export class SqliteStore implements QueueStore {
   static async open(dataDir: string): Promise<SqliteStore> {
     const file = join(dataDir, "queue.db");
     const workerData = { file, bodiesDir: bodiesDir(dataDir) };
-    const worker = new Worker(new URL("./sqlite-worker.ts", import.meta.url), { workerData });
+    // beside this file in a checkout, beside the bundle in a release
+    const thread = new URL(`./sqlite-worker${extname(import.meta.url)}`, import.meta.url);
+    const worker = new Worker(thread, { workerData });
     const store = new SqliteStore(file, worker);
     await new Promise<void>((resolve, reject) => {
       worker.once("message", () => resolve());

@@ -53,9 +53,11 @@ export interface World extends AsyncDisposable {
 export interface WorldOptions {
   /** Size of the file system that containerd keeps images on; without it that is the one of TMPDIR. */
   diskMib?: number;
+  /** Path of an installed napd to run instead of the sources. */
+  program?: string;
 }
 
-export async function openWorld({ diskMib }: WorldOptions = {}): Promise<World> {
+export async function openWorld({ diskMib, program }: WorldOptions = {}): Promise<World> {
   await using up = new AsyncDisposableStack();
   const { path: dir } = up.use(await tmpDir());
   const id = `nt${randomInt(0x10000, 0xfffff).toString(16)}`;
@@ -84,13 +86,14 @@ export async function openWorld({ diskMib }: WorldOptions = {}): Promise<World> 
   };
   const flags = (more: Record<string, string> = {}) =>
     Object.entries({ ...settings, ...more }).flatMap(([k, v]) => ["--set", `${k}=${v}`]);
+  const [command, ...first] = program === undefined ? [process.execPath, entry] : [program];
   const logFile = `${dir}/napd.log`;
   const url = `http://127.0.0.1:${port}`;
   let napd: Child | undefined;
   up.defer(async () => {
     await napd?.stop(60_000);
     // a last one in the mode that takes everything down, whatever the test left running
-    const last = await startChild(process.execPath, [entry, ...flags({ "functions.on_stop": "remove" })], { logFile });
+    const last = await startChild(command, [...first, ...flags({ "functions.on_stop": "remove" })], { logFile });
     await waitReady(last, healthy, { what: "napd", timeoutMs: 30_000, logFile }).catch(() => {});
     await last.stop(60_000);
     await containerd.killLeftShims();
@@ -164,15 +167,15 @@ export async function openWorld({ diskMib }: WorldOptions = {}): Promise<World> 
     containerd,
     paths,
     async start(more = {}, env = {}) {
-      napd = await startChild(process.execPath, [entry, ...flags(more)], { logFile, env: { ...process.env, ...env } });
+      napd = await startChild(command, [...first, ...flags(more)], { logFile, env: { ...process.env, ...env } });
       await waitReady(napd, healthy, { what: "napd", timeoutMs: 30_000, logFile });
     },
     napd: () => napd!,
     log: () => readFile(logFile, "utf8"),
     command: ([name, ...args], env = {}) =>
-      run(process.execPath, [entry, name!, ...flags(), ...args], { env: { ...process.env, ...env } }),
+      run(command, [...first, name!, ...flags(), ...args], { env: { ...process.env, ...env } }),
     async import(file) {
-      await run(process.execPath, [entry, "import", ...flags(), file]);
+      await run(command, [...first, "import", ...flags(), file]);
     },
     async api(method, path, body, authorization) {
       const password = (await readFile(`${paths.data}/credentials/basic-auth-password`, "utf8")).trim();

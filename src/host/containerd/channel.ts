@@ -1,4 +1,4 @@
-import { fileURLToPath } from "node:url";
+import { join } from "node:path";
 import {
   Client,
   type ClientDuplexStream,
@@ -10,9 +10,10 @@ import {
 } from "@grpc/grpc-js";
 import { load, type MethodDefinition, type PackageDefinition, type ServiceDefinition } from "@grpc/proto-loader";
 import { AppError } from "../../base/errors.ts";
+import { installationRoot } from "../../installation.ts";
 
 /** Where our minimal .proto files are. */
-const protoDir = fileURLToPath(new URL("../../../proto/", import.meta.url));
+const protoDir = join(installationRoot, "proto");
 const files = [
   "version",
   "introspection",

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { AppError, messageOf, systemCode } from "../../base/errors.ts";
 import { failpoint } from "../../base/failpoints.ts";
 import { KeyedQueue } from "../../base/keyed-queue.ts";
+import { installationRoot } from "../../installation.ts";
 import { execute } from "../exec.ts";
 import { isLive, loopbackUp, path as netnsPath } from "./netns.ts";
 
@@ -11,7 +12,7 @@ import { isLive, loopbackUp, path as netnsPath } from "./netns.ts";
 export const defaultPluginDirs: readonly string[] = ["/usr/lib/cni", "/opt/cni/bin", "/usr/libexec/cni"];
 
 /** The template of the network's configuration, a file an operator may read and extend. */
-const templateFile = new URL("../../../cni/napd.conflist", import.meta.url);
+const templateFile = join(installationRoot, "cni/napd.conflist");
 
 /** The one interface that a function has besides `lo`. */
 const ifname = "eth0";

@@ -1,0 +1,144 @@
+/**
+ * Makes dist/release/napd-VERSION-linux-ARCHITECTURE.tar.gz for x64 and arm64, and SHA256SUMS beside them. Each is
+ * self-contained: runtime, napd in one file, watchdogs, and what is installed on a host.
+ *
+ *     npm run release                          both, complete
+ *     npm run release -- --arch x64            one
+ *     npm run release -- --only-built          with the watchdogs that are in dist/ already; for tests
+ *     npm run release -- --out FOLDER          elsewhere
+ *
+ * The same commit gives the same bytes.
+ */
+import { execFileSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import {
+  chmodSync,
+  copyFileSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { join, resolve } from "node:path";
+import { parseArgs } from "node:util";
+import { readRelease } from "../src/release.ts";
+import { bunRuntime } from "./bun-runtimes.ts";
+import { npmPackage } from "./npm-package.ts";
+
+type Architecture = "x64" | "arm64";
+const architectures: readonly Architecture[] = ["x64", "arm64"];
+
+const root = join(import.meta.dirname, "..");
+
+const launcher = `#!/bin/sh
+root=$(dirname "$(dirname "$(readlink -f "$0")")")
+exec "$root/runtime/node" "$root/lib/napd.mjs" "$@"
+`;
+
+/** Of a checkout, and of a release in /opt/napd. */
+const unitStart = { here: "/bin/sh /opt/napd/scripts/setup.sh node src/main.ts", there: "/opt/napd/bin/napd" };
+
+/** Everything that a release has, in a folder that exists and is empty. */
+async function fill(folder: string, architecture: Architecture, onlyBuilt: boolean): Promise<void> {
+  for (const name of ["bin", "runtime", "lib", "systemd", "dist"]) mkdirSync(join(folder, name));
+  writeFileSync(join(folder, "bin/napd"), launcher, { mode: 0o755 });
+  copyFileSync(nodeRuntime(architecture), join(folder, "runtime/node"));
+  bundle("src/main.ts", join(folder, "lib/napd.mjs"));
+  bundle("src/queue/sqlite-worker.ts", join(folder, "lib/sqlite-worker.mjs")); // a thread is started by its file
+
+  const { version, sha, commitMessage } = await readRelease(root);
+  const json = (value: object) => `${JSON.stringify(value, null, 2)}\n`;
+  writeFileSync(join(folder, "package.json"), json({ name: "napd", version, license: "MIT", type: "module" }));
+  writeFileSync(join(folder, "revision.json"), json({ sha, message: commitMessage }));
+
+  for (const name of ["proto", "cni", "docs", "LICENSE", "README.md", "CHANGELOG.md"])
+    cpSync(join(root, name), join(folder, name), { recursive: true });
+  copyFileSync(join(root, "src/host/oci/seccomp.json"), join(folder, "seccomp.json"));
+  const unit = readFileSync(join(root, "systemd/napd.service"), "utf8");
+  if (!unit.includes(unitStart.here)) throw new Error(`systemd/napd.service does not start "${unitStart.here}"`);
+  writeFileSync(join(folder, "systemd/napd.service"), unit.replace(unitStart.here, unitStart.there));
+
+  for (const name of [`watchdog-linux-${architecture}`, ...fwatchdogs(architecture)])
+    if (!onlyBuilt || existsSync(join(root, "dist", name)))
+      cpSync(join(root, "dist", name), join(folder, "dist", name), { recursive: true });
+}
+
+function fwatchdogs(architecture: Architecture): string[] {
+  return ["", "-musl"].map((libc) => `fwatchdog-linux-${architecture}${libc}`);
+}
+
+/** The installed package, or for another architecture the one that package-lock.json names. */
+function nodeRuntime(architecture: Architecture): string {
+  const name = `node-linux-${architecture}`;
+  const installed = join(root, "node_modules", name, "bin/node");
+  if (existsSync(installed)) return installed;
+  const lock = JSON.parse(readFileSync(join(root, "package-lock.json"), "utf8"));
+  const { version, integrity } = lock.packages[`node_modules/${name}`];
+  return join(npmPackage(name, version, integrity), "bin/node");
+}
+
+function bundle(entry: string, outfile: string): void {
+  if (process.arch !== "x64" && process.arch !== "arm64") throw new Error("releases are made on x64 or arm64");
+  const args = ["build", entry, "--target=node", `--outfile=${outfile}`];
+  execFileSync(bunRuntime(process.arch), args, { cwd: root, stdio: ["ignore", "ignore", "inherit"] });
+  chmodSync(outfile, 0o644);
+}
+
+/**
+ * Packs a folder so that only names, contents and executable bits count: sorted, root's, of one moment, and without
+ * name or time in the gzip header. `seconds` since the epoch; `level` 1 to 9.
+ */
+export function pack(parent: string, name: string, file: string, seconds: number, level = 9): void {
+  const same = ["--sort=name", `--mtime=@${seconds}`, "--owner=0", "--group=0", "--numeric-owner", "--format=gnu"];
+  const gzip = `--use-compress-program=gzip -n -${level}`;
+  execFileSync("tar", [...same, "--mode=u+rwX,go+rX,go-w", gzip, "-cf", file, "-C", parent, name]);
+}
+
+function commitSeconds(): number {
+  const args = ["-c", `safe.directory=${root}`, "-C", root, "log", "-1", "--format=%ct"];
+  return Number(execFileSync("git", args, { encoding: "utf8" }));
+}
+
+async function main(args: string[]): Promise<void> {
+  const options = {
+    arch: { type: "string" },
+    out: { type: "string", default: join(root, "dist/release") },
+    "only-built": { type: "boolean", default: false },
+  } as const;
+  const { values } = parseArgs({ args, options });
+  const wanted = architectures.filter((a) => values.arch === undefined || values.arch === a);
+  if (wanted.length === 0) throw new Error(`--arch is one of ${architectures.join(", ")}`);
+  const onlyBuilt = values["only-built"];
+  if (!onlyBuilt) {
+    const watchdogs = [join(root, "scripts/build-watchdog.ts"), "--all"];
+    execFileSync(process.execPath, watchdogs, { stdio: ["ignore", "inherit", "inherit"] });
+  }
+  const out = resolve(values.out);
+  mkdirSync(out, { recursive: true });
+  const { version } = await readRelease(root);
+  const sums: string[] = [];
+  for (const architecture of wanted) {
+    const name = `napd-${version}-linux-${architecture}`;
+    const work = mkdtempSync(join(out, ".work-"));
+    try {
+      mkdirSync(join(work, name));
+      await fill(join(work, name), architecture, onlyBuilt);
+      const file = join(out, `${name}.tar.gz`);
+      pack(work, name, file, commitSeconds(), onlyBuilt ? 1 : 9);
+      sums.push(`${createHash("sha256").update(readFileSync(file)).digest("hex")}  ${name}.tar.gz\n`);
+      console.log(file);
+    } finally {
+      rmSync(work, { recursive: true, force: true });
+    }
+  }
+  writeFileSync(join(out, "SHA256SUMS"), sums.join(""));
+}
+
+if (import.meta.main)
+  await main(process.argv.slice(2)).catch((e) => {
+    console.error(`release: ${e instanceof Error ? e.message : e}`);
+    process.exitCode = 1;
+  });
