@@ -8,6 +8,7 @@ import { freezeRaceBench } from "./freeze-race.ts";
 import { gateway } from "./gateway.ts";
 import { gatewayMemory } from "./gateway-memory.ts";
 import type { Bench, Measurement } from "./measure.ts";
+import { queue } from "./queue.ts";
 import { scaleOut } from "./scale-out.ts";
 import { updatesUnderLoad } from "./updates.ts";
 import { wake } from "./wake.ts";
@@ -21,6 +22,7 @@ const benches: Record<string, Bench> = {
   "freeze-race": freezeRaceBench,
   gateway,
   "gateway-memory": gatewayMemory,
+  queue,
   "scale-out": scaleOut,
   updates: updatesUnderLoad,
   wake,

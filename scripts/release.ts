@@ -46,7 +46,8 @@ async function fill(folder: string, architecture: Architecture, onlyBuilt: boole
   for (const name of ["bin", "runtime", "lib", "systemd", "dist"]) mkdirSync(join(folder, name));
   writeFileSync(join(folder, "bin/napd"), launcher, { mode: 0o755 });
   copyFileSync(nodeRuntime(architecture), join(folder, "runtime/node"));
-  bundle(join(folder, "lib/napd.mjs"));
+  bundle("src/main.ts", join(folder, "lib/napd.mjs"));
+  bundle("src/queue/sqlite-worker.ts", join(folder, "lib/sqlite-worker.mjs")); // a thread is started by its file
 
   const { version, sha, commitMessage } = await readRelease(root);
   const json = (value: object) => `${JSON.stringify(value, null, 2)}\n`;
@@ -79,9 +80,9 @@ function nodeRuntime(architecture: Architecture): string {
   return join(npmPackage(name, version, integrity), "bin/node");
 }
 
-function bundle(outfile: string): void {
+function bundle(entry: string, outfile: string): void {
   if (process.arch !== "x64" && process.arch !== "arm64") throw new Error("releases are made on x64 or arm64");
-  const args = ["build", "src/main.ts", "--target=node", `--outfile=${outfile}`];
+  const args = ["build", entry, "--target=node", `--outfile=${outfile}`];
   execFileSync(bunRuntime(process.arch), args, { cwd: root, stdio: ["ignore", "ignore", "inherit"] });
   chmodSync(outfile, 0o644);
 }

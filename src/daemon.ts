@@ -8,6 +8,7 @@ import type { Logger } from "./base/log.ts";
 import { keyOf, splitAddress } from "./base/names.ts";
 import { hostAddress, parseSubnet } from "./base/subnet.ts";
 import type { Config } from "./config.ts";
+import { asyncDefaults } from "./functions/async-policy.ts";
 import type { Backend } from "./functions/backend.ts";
 import { durationBounds } from "./functions/call-stats.ts";
 import { Functions } from "./functions/functions.ts";
@@ -38,10 +39,15 @@ import { lookupUser } from "./host/oci/user.ts";
 import { HolePuncher } from "./host/punch.ts";
 import { SecretCopies } from "./host/secrets.ts";
 import { installationRoot } from "./installation.ts";
+import { openInternalCalls } from "./invoke/internal.ts";
 import { openInvoke } from "./invoke/invoke.ts";
 import { Logs } from "./logs/logs.ts";
 import { openMetrics } from "./metrics/registry.ts";
 import { openMetricsServer } from "./metrics/server.ts";
+import { Bodies } from "./queue/bodies.ts";
+import { Guard } from "./queue/guard.ts";
+import { type FunctionLimits, Queue } from "./queue/queue.ts";
+import { bodiesDir, SqliteStore } from "./queue/sqlite.ts";
 import type { Release } from "./release.ts";
 import { Scaler } from "./scale/scaler.ts";
 import { openCredentials } from "./store/credentials.ts";
@@ -123,6 +129,13 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
       queue: config.calls.queue,
       maxBodyBytes: config.gateway.max_body,
     },
+    async: {
+      ...asyncDefaults,
+      concurrency: config.queue.concurrency,
+      attempts: config.queue.attempts,
+      minWaitMs: config.queue.min_wait,
+      maxWaitMs: config.queue.max_wait,
+    },
   };
   const { ready_timeout: readyTimeoutMs, grace: graceMs, deploy_wait: deployWaitMs, on_stop } = config.functions;
   const rollout = new Rollout({
@@ -150,12 +163,27 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
   const sleeper = sleep.watching(backend);
   const tunnelIdleMs = config.gateway.tunnel_idle;
   const calls = openInvoke({ table, defaultNamespace, thaw: sleeper.thaw, waits: sleep.waits, tunnelIdleMs });
+  const queueStore = up.use(await SqliteStore.open(config.paths.data));
+  const queue = await Queue.open({
+    store: queueStore,
+    bodies: new Bodies(bodiesDir(config.paths.data), config.images.disk_reserve),
+    guard: new Guard([config.network.subnet], config.queue.callback_allow),
+    deliver: openInternalCalls(calls.invoke, config.gateway.max_header_bytes),
+    limits: asyncLimits(table),
+    defaults: { ...defaults.async, maxBodyBytes: 0 },
+    maxBodyBytes: config.queue.max_body,
+    maxPending: config.queue.max_pending,
+    keepDeadMs: config.queue.keep_dead,
+    ...{ defaultNamespace, clock, log },
+  });
+  up.defer(() => queue.stop(0));
   const usage = up.use(new Usage({ backend, table, clock, log }));
   const { registry, countRequest } = openMetrics({
     functions: () => functions.samples(),
     usage: async () => usage.totals(),
     durationBounds,
-    ...{ sleep, waitBounds },
+    ...{ sleep, waitBounds, queue },
+    now: () => clock.now(),
     version: release.version,
   });
   up.use(await openMetricsServer(registry, config.metrics.listen));
@@ -165,21 +193,23 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
       deliver: deliverBy({ host: config.gateway.listen.host, port: gateway.port }),
       records: new CronStore<CronState>(db),
       timeZone: timeZoneOf(config),
-      hasQueue: false,
+      hasQueue: true,
       ...{ clock, log },
     }),
   );
   const stopping = new AbortController();
   const admin = await openApi({
-    ...{ functions, images: backend.images, secrets, namespaces, cron, credentials, defaultNamespace },
+    ...{ functions, images: backend.images, secrets, namespaces, queue, cron, credentials, defaultNamespace },
     ...{ usage: (id) => usage.of(id), release, countRequest, clock, log },
     stopping: stopping.signal,
     upsert: config.api.upsert,
     providerName: config.api.provider_name,
     functionLabel: config.api.function_label,
   });
-  gateway.serve({ ...calls, admin });
-  up.defer(() => gateway.drain(drainMs));
+  gateway.serve({ ...calls, later: queue.accept, admin });
+  up.defer(async () => {
+    await Promise.all([gateway.drain(drainMs), queue.stop(drainMs)]);
+  });
   up.defer(() => rollout.endDeploys());
   up.defer(() => stopping.abort(new AppError("SHUTTING_DOWN", [])));
   const scaler = up.use(
@@ -274,6 +304,20 @@ export async function openHost(config: Config, needs: HostNeeds): Promise<{ back
   const backend = hostBackend({ settings, containerd, images, cni, logs, freezer, clock, log, secrets, namespaces });
   const stack = up.move();
   return { backend, [Symbol.asyncDispose]: () => stack.disposeAsync() };
+}
+
+function asyncLimits(table: Table): (fn: string) => FunctionLimits | undefined {
+  return (fn) => {
+    const policy = table.get(fn)?.policy;
+    if (!policy) return undefined;
+    const { maxInFlight, maxBodyBytes } = policy.limits;
+    const { concurrency } = policy.async;
+    return {
+      ...policy.async,
+      maxBodyBytes,
+      concurrency: maxInFlight > 0 ? Math.min(maxInFlight, concurrency) : concurrency,
+    };
+  };
 }
 
 const noAnnotations = {};

@@ -1,4 +1,4 @@
-import { isIPv4 } from "node:net";
+import { isIP, isIPv4 } from "node:net";
 import { formatDuration, parseDuration } from "./base/durations.ts";
 import type { LogLevel } from "./base/log.ts";
 import { isNamespace, namespaceRule } from "./base/names.ts";
@@ -114,6 +114,13 @@ function subnet(fallback: string, sentence: string): Setting<string> {
   return { sentence, fallback, read, write: (v) => v };
 }
 
+/** Of IPv4 or IPv6, or a single address. */
+function isSubnet(text: string): boolean {
+  const [, address = "", prefix] = /^([^/]+)(?:\/(\d{1,3}))?$/.exec(text) ?? [];
+  const family = isIP(address);
+  return family !== 0 && (prefix === undefined || Number(prefix) <= (family === 4 ? 32 : 128));
+}
+
 function fail(rule: string): never {
   throw new Error(rule);
 }
@@ -159,6 +166,42 @@ export const settings = {
       0,
       999_999,
       "Calls beyond that limit that wait for their turn; further ones are answered 429. Annotation napd.queue overrides it.",
+    ),
+  },
+  queue: {
+    max_body: bytes(256 * 2 ** 20, "Largest body of an asynchronous call.", 1),
+    max_pending: integer(
+      100_000,
+      1,
+      100_000_000,
+      "Asynchronous calls that may wait or run; further ones are answered 429. As many that were given up are kept.",
+    ),
+    concurrency: integer(
+      10,
+      1,
+      9999,
+      "Asynchronous calls of one function that run at a time, unless annotation napd.async-concurrency says otherwise.",
+    ),
+    attempts: integer(
+      10,
+      1,
+      9999,
+      "How often an asynchronous call is tried, unless annotation com.openfaas.retry.attempts says otherwise.",
+    ),
+    min_wait: duration(
+      10_000,
+      "How long it waits for its second attempt, and then twice as long each time, unless annotation com.openfaas.retry.min_wait says otherwise.",
+    ),
+    max_wait: duration(
+      120_000,
+      "How long it waits for another attempt at most, unless annotation com.openfaas.retry.max_wait says otherwise.",
+    ),
+    keep_dead: duration(7 * 24 * 3_600_000, "How long calls that were given up are kept, from when they came."),
+    callback_allow: words(
+      [],
+      "Internal addresses that callbacks may go to, such as 127.0.0.0/8; 0.0.0.0/0 and ::/0 for all.",
+      isSubnet,
+      "must be addresses, each with or without a prefix length such as /8",
     ),
   },
   cron: {
@@ -258,7 +301,10 @@ export const settings = {
     gc_high: integer(85, 1, 100, "Percent of containerd's file system in use above which unused images are removed."),
     gc_low: integer(80, 0, 100, "Percent in use down to which they are, least recently used first."),
     gc_min_age: duration(2 * 60_000, "How long an image stays after its last use before it may be removed by itself."),
-    disk_reserve: bytes(256 * 2 ** 20, "Space that stays free: deploys that would take it are refused."),
+    disk_reserve: bytes(
+      256 * 2 ** 20,
+      "Space that stays free: deploys and large asynchronous calls that would take it are refused.",
+    ),
   },
   functions: {
     namespace: {

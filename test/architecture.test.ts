@@ -25,7 +25,8 @@ const rooms: readonly (readonly [room: string, mayImport: readonly string[] | "e
   ["gateway", ["invoke", "functions", "base"]],
   ["admin", ["trigger", "functions", "store", "logs", "metrics", "base"]],
   ["trigger", ["base"]],
-  ["queue", ["base"]],
+  // invoke: delivers as calls from outside are made, and answers who is refused as it does
+  ["queue", ["invoke", "base"]],
   ["scale", ["functions", "base"]],
   ["invoke", ["functions", "upstream", "http1", "metrics", "base"]],
   ["functions", ["store", "upstream", "base"]],

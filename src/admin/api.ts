@@ -23,6 +23,7 @@ import { type InfoOptions, infoRoutes } from "./info.ts";
 import { logRoutes } from "./logs.ts";
 import { namespaceRoutes } from "./namespaces.ts";
 import { cleanTarget } from "./paths.ts";
+import { type QueueAdmin, queueRoutes } from "./queue.ts";
 import { secretRoutes } from "./secrets.ts";
 
 export interface ApiOptions extends InfoOptions {
@@ -30,6 +31,7 @@ export interface ApiOptions extends InfoOptions {
   images: BackendImages;
   secrets: Secrets;
   namespaces: Namespaces;
+  queue: QueueAdmin;
   cron: Pick<Cron, "list" | "run">;
   credentials: Credentials;
   defaultNamespace: string;
@@ -95,6 +97,7 @@ export async function openApi(options: ApiOptions): Promise<(req: IncomingMessag
     alertRoutes(add, options);
     cronRoutes(add, options);
     logRoutes(add, options);
+    queueRoutes(add, options);
     await system.register(async (streams) => {
       takeAnyBodyAsStream(streams);
       imageRoutes(adder(streams), options);

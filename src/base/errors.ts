@@ -210,6 +210,34 @@ const catalogue = {
     say: (name: string, running: number, waiting: number) =>
       `function ${name} has ${running} calls under way and ${waiting} waiting, and takes no more; try again later, or raise annotation napd.max-inflight or napd.queue`,
   },
+  QUEUE_FULL: {
+    status: 429,
+    say: (limit: number) =>
+      `the queue holds ${limit} calls and takes no more; try again later, or raise setting queue.max_pending`,
+  },
+  QUEUE_BODY_TOO_LARGE: {
+    status: 413,
+    say: (limit: number) =>
+      `the request body is larger than the ${limit} bytes that an asynchronous call may have; setting queue.max_body or annotation napd.max-body raises the limit`,
+  },
+  QUEUE_CALL_NOT_FOUND: {
+    status: 404,
+    say: (callId: string) => `call ${callId} is not in the queue; it is done, was cancelled, or never came`,
+  },
+  QUEUE_CALL_NOT_DEAD: {
+    status: 409,
+    say: (callId: string) => `call ${callId} has not been given up; it is queued or runs already`,
+  },
+  CALLBACK_INVALID: {
+    status: 400,
+    say: (url: string) => `X-Callback-Url "${url}" is not an http or https URL`,
+  },
+  CALLBACK_REFUSED: {
+    status: 400,
+    say: (host: string, address: string) =>
+      `callback host ${host} has the internal address ${address}; setting queue.callback_allow opens it`,
+  },
+  CALLBACK_FAILED: { status: 502, say: (host: string, why: string) => `the callback to ${host} failed: ${why}` },
   UPSTREAM_FAILED: { status: 502, say: (name: string, why: string) => `function ${name} did not answer: ${why}` },
   UPSTREAM_TIMEOUT: {
     status: 504,
@@ -236,6 +264,7 @@ const catalogue = {
       `containerd does not answer on ${socket}; start it, or name its socket with setting containerd.socket`,
   },
   STORE: { status: 500, say: (file: string, why: string) => `the state database ${file} cannot be used: ${why}` },
+  QUEUE_STORE: { status: 500, say: (file: string, why: string) => `the queue in ${file} cannot be used: ${why}` },
   BACKUP: { status: 500, say: (file: string, why: string) => `the backup ${file} could not be written: ${why}` },
   RESTORE: { status: 500, say: (file: string, why: string) => `${file} was not restored, nothing has changed: ${why}` },
   LISTEN: {

@@ -1,6 +1,7 @@
 import { parseDuration } from "../base/durations.ts";
 import { AppError, isAppError } from "../base/errors.ts";
 import { parseCpu, parseMemory } from "../base/quantities.ts";
+import { type AsyncPolicy, asyncDefaults, asyncPolicyOf } from "./async-policy.ts";
 import type { PullPolicy, ReplicaSpec, WatchdogChoice } from "./backend.ts";
 import { type CallLimits, callLimits, noLimits } from "./call-limits.ts";
 import { type Probes, probesOf } from "./probes.ts";
@@ -20,6 +21,7 @@ export interface Policy {
   readonly watchdog: WatchdogChoice;
   readonly scale: ScalePolicy;
   readonly limits: CallLimits;
+  readonly async: AsyncPolicy;
 }
 
 export interface PolicyDefaults {
@@ -28,6 +30,8 @@ export interface PolicyDefaults {
   readonly pullPolicy: PullPolicy;
   /** None if left out. */
   readonly limits?: CallLimits;
+  /** Those of the contract if left out. */
+  readonly async?: AsyncPolicy;
 }
 
 /** Fails with BAD_FUNCTION, naming the label or annotation. */
@@ -58,6 +62,7 @@ export function policyOf(spec: FunctionSpec, defaults: PolicyDefaults): Policy {
     watchdog: watchdog(annotations["napd.watchdog"]),
     scale: scalePolicyOf(labels, annotations, { minReplicas, maxReplicas }, defaults.scale),
     limits: callLimits(annotations, defaults.limits ?? noLimits),
+    async: asyncPolicyOf(annotations, defaults.async ?? asyncDefaults),
   };
 }
 

@@ -21,18 +21,26 @@ export interface FunctionRoute {
   readonly target: string;
 }
 
+/** A call that is to be kept and made later. */
+export interface AsyncRoute {
+  readonly later: FunctionRoute;
+}
+
 /**
  * The only place that tells calls from the API. The host decides first: a host that leads to functions has nothing
  * else, neither the API nor `/function/…`; so no path of a function's site is taken from it, and nobody finds the API
  * behind it.
  */
-export function destination(req: IncomingMessage, options: RouteOptions): FunctionRoute | "api" | "nowhere" {
+export function destination(
+  req: IncomingMessage,
+  options: RouteOptions,
+): FunctionRoute | AsyncRoute | "api" | "nowhere" {
   const url = req.url ?? "/";
   const host = req.headers.host ?? "";
   const byName = isOnBridge(req, options) ? hostRoute(host, url, options.table, options.defaultNamespace) : null;
   if (byName) return byName;
   const route = options.routes.find(host, url);
-  if (route === undefined) return functionRoute(url) ?? "api";
+  if (route === undefined) return functionRoute(url) ?? asyncRoute(url) ?? "api";
   if (route === null) return "nowhere";
   setForwardedPrefix(req.rawHeaders, route.prefix);
   return { address: route.key, target: targetBehind(route.prefix, url) };
@@ -43,19 +51,25 @@ function isOnBridge(req: IncomingMessage, { bridgeAddress }: RouteOptions): bool
   return localAddress === bridgeAddress || localAddress === `::ffff:${bridgeAddress}`;
 }
 
-const prefix = "/function/";
+const callPrefix = "/function/";
+const asyncPrefix = "/async-function/";
 
 /**
  * Splits `/function/NAME[.NAMESPACE][/path][?query]`. The name is percent-decoded, what follows stays byte for byte
  * (contracts/api.md §1.4). Null when it is no such path.
  */
-export function functionRoute(url: string): FunctionRoute | null {
+export function functionRoute(url: string, prefix = callPrefix): FunctionRoute | null {
   if (!url.startsWith(prefix)) return null;
   let end = prefix.length;
   while (end < url.length && url[end] !== "/" && url[end] !== "?") end++;
   const rest = url.slice(end);
   const address = decode(url.slice(prefix.length, end));
   return { address, target: rest === "" ? "/" : rest[0] === "?" ? `/${rest}` : rest };
+}
+
+function asyncRoute(url: string): AsyncRoute | null {
+  const later = functionRoute(url, asyncPrefix);
+  return later && { later };
 }
 
 function decode(text: string): string {

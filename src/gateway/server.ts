@@ -21,6 +21,8 @@ export interface GatewayOptions extends RouteOptions {
 export interface Handlers {
   invoke: Invoke;
   upgrade: InvokeUpgrade;
+  /** Keeps a call to be made later. */
+  later: Invoke;
   admin: (req: IncomingMessage, res: ServerResponse) => void;
 }
 
@@ -98,12 +100,13 @@ function parserOptions({ headersTimeoutMs, keepAliveMs, maxHeaderBytes }: Gatewa
 /** Whom a request calls, if it is a call. */
 function toFunction(req: IncomingMessage, options: GatewayOptions): FunctionRoute | null {
   const to = destination(req, options);
-  return typeof to === "string" ? null : to;
+  return typeof to === "string" || "later" in to ? null : to;
 }
 
 function route(req: IncomingMessage, res: ServerResponse, handlers: Handlers, options: GatewayOptions): void {
   const to = destination(req, options);
   if (to === "nowhere") notFound(res);
+  else if (to !== "api" && "later" in to) handlers.later(req, res, to.later.address, to.later.target);
   else if (to !== "api") handlers.invoke(req, res, to.address, to.target);
   else {
     if (req.headers.expect !== undefined && req.httpVersionMinor > 0) res.writeContinue();

@@ -100,6 +100,30 @@ export function requestHead(
 }
 
 /**
+ * The fields of a request that is kept to be sent later, as a flat list of names and values: without framing and what
+ * belongs to the connection, with the call's id, start and who made it.
+ */
+export function keptHeaders(
+  { rawHeaders: raw, headers }: Pick<IncomingMessage, "rawHeaders" | "headers">,
+  call: CallHeaders,
+  peer: string,
+): string[] {
+  const drop = listed(headers.connection);
+  const out: string[] = [];
+  for (let i = 0; i < raw.length; i += 2) {
+    const lower = raw[i]!.toLowerCase();
+    if (hopByHop.has(lower) || drop.includes(lower)) continue;
+    if (lower === "host" || lower === "expect" || lower === "content-length") continue;
+    out.push(raw[i]!, raw[i + 1]!);
+  }
+  if (headers["x-call-id"] === undefined) out.push("X-Call-Id", call.callId);
+  out.push("X-Start-Time", call.startTime);
+  if (headers["x-forwarded-host"] === undefined && headers.host) out.push("X-Forwarded-Host", headers.host);
+  if (headers["x-forwarded-for"] === undefined) out.push("X-Forwarded-For", peer);
+  return out;
+}
+
+/**
  * The function's fields as the caller gets them, as a flat list of names and values. The platform's own are added
  * where the function set none; without a Content-Type the request's is used, else text/plain (contracts/api.md §1.4),
  * unless there cannot be a body. A length stays only where it frames the body, or tells of one that is not sent.

@@ -85,7 +85,8 @@ export function openInvoke(options: InvokeOptions): { invoke: Invoke; upgrade: I
   };
 }
 
-function callHeaders(req: IncomingMessage): CallHeaders {
+/** Of a call that has just come. */
+export function callHeaders(req: IncomingMessage): CallHeaders {
   return {
     callId: (req.headers["x-call-id"] as string | undefined) ?? randomUUID(),
     startTime: `${Date.now()}000000`,

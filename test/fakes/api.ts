@@ -62,6 +62,12 @@ export async function serveApi(
     images: parts.images ?? backend.images,
     usage: async () => ({ cpu: 12.5, totalMemoryBytes: 4096 }),
     credentials: { user: "admin", password: "pass:word" },
+    queue: {
+      list: async () => [],
+      get: async () => [],
+      cancel: async () => {},
+      retry: async () => {},
+    },
     cron: new Cron({
       ...{ functions: () => [], records: { load: () => [], save: () => {} }, deliver: async () => ({ status: 200 }) },
       ...{ timeZone: "UTC", hasQueue: false, clock: systemClock, log },

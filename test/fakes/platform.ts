@@ -122,7 +122,7 @@ export async function openPlatform(options: PlatformOptions = {}): Promise<Platf
     tunnelIdleMs: options.tunnelIdleMs ?? 60_000,
   });
   const gateway = await openTestGateway({ defaultNamespace: namespace, table, routes });
-  gateway.serve({ ...calls, admin: (_, res) => void res.writeHead(404).end() });
+  gateway.serve({ ...calls, later: calls.invoke, admin: (_, res) => void res.writeHead(404).end() });
   const url = `http://127.0.0.1:${gateway.port}`;
   const agent = new Agent({ headersTimeout: 30_000 });
   up.defer(async () => {

@@ -54,6 +54,8 @@ export function recorder(answer: (seen: Seen) => void = ({ res, what }) => res.e
     seen,
     invoke: (req: IncomingMessage, res: ServerResponse, address: string, target: string) =>
       record(`f ${address} ${target}`, req, res),
+    later: (req: IncomingMessage, res: ServerResponse, address: string, target: string) =>
+      record(`later ${address} ${target}`, req, res),
     upgrade: (_: IncomingMessage, socket: Socket) => void socket.destroy(),
     admin: (req: IncomingMessage, res: ServerResponse) => record(`api ${req.url}`, req, res),
   };

@@ -155,7 +155,7 @@ export async function openRawGateway(options: RawGatewayOptions = {}): Promise<R
   const gateway = up.use(await openTestGateway({ table }));
   const thaw = async () => {};
   const calls = openInvoke({ table, defaultNamespace: "fn", thaw, waits: new SleepStats().waits, tunnelIdleMs });
-  gateway.serve({ ...calls, admin: (_, res) => void res.writeHead(404).end() });
+  gateway.serve({ ...calls, later: calls.invoke, admin: (_, res) => void res.writeHead(404).end() });
   const stack = up.move();
   return {
     entry,

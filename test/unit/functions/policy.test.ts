@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { suite, test } from "node:test";
 import { isAppError } from "../../../src/base/errors.ts";
+import { asyncDefaults } from "../../../src/functions/async-policy.ts";
 import { policyOf, replicaSpec } from "../../../src/functions/policy.ts";
 import { probesOf } from "../../../src/functions/probes.ts";
 import type { FunctionSpec } from "../../../src/functions/spec.ts";
@@ -23,6 +24,7 @@ suite("a function's policy", () => {
         ...{ follows: false, measure: "rps", target: 5, proportion: 0.9, downWindowMs: 30_000, alertFactor: 10 },
       },
       limits: defaults.limits,
+      async: asyncDefaults,
     });
   });
 

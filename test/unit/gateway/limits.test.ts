@@ -110,7 +110,12 @@ suite("a slow body", deadline, () => {
       waiting.push(req);
       req.once("end", () => res.end("whole"));
     };
-    gateway.serve({ invoke: (req) => void req.resume(), upgrade: () => assert.fail(), admin });
+    gateway.serve({
+      invoke: (req) => void req.resume(),
+      upgrade: () => assert.fail(),
+      later: () => assert.fail(),
+      admin,
+    });
     using caller = await call(gateway.port, post("Content-Length: 5", "abc").replace("/function/f", "/held"));
     await until("it is seen", () => waiting.length === 1);
     using sentinel = await call(gateway.port, post("Content-Length: 5"));

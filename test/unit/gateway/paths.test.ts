@@ -217,7 +217,7 @@ suite("a name that no function can have is a 404", () => {
   for (const name of names)
     test(`/function/${name}`, async () => {
       await using gateway = await openTestGateway({ table });
-      gateway.serve({ ...calls, admin: () => assert.fail("it is no path of the API") });
+      gateway.serve({ ...calls, later: () => assert.fail(), admin: () => assert.fail("it is no path of the API") });
       const status = await ask(gateway.port, "GET", `/function/${name.replace(" ", "%20")}`);
       assert.equal(status, 404);
     });

@@ -22,6 +22,10 @@ async function open(bridgeAddress = "10.0.0.1", table: Table = new Map()) {
       else res.end(`function ${address} ${target}`);
     },
     upgrade: (_: IncomingMessage, socket: Socket) => void upgraded.push(socket),
+    later: (_: IncomingMessage, res: ServerResponse, address: string, target: string) => {
+      asked.push(`later ${address} ${target}`);
+      res.end();
+    },
     admin: (req: IncomingMessage, res: ServerResponse) => {
       asked.push(`admin ${req.url}`);
       res.end(`admin ${req.url}`);
@@ -78,7 +82,12 @@ suite("the gateway", () => {
   test("knows the bridge also when it listens on all addresses of IPv6", { skip: !hasIPv6 }, async () => {
     await using gateway = await openTestGateway({ host: "::", bridgeAddress: "127.0.0.1", table });
     const invoke = (_: IncomingMessage, res: ServerResponse, address: string) => void res.end(`function ${address}`);
-    gateway.serve({ invoke, upgrade: () => assert.fail(), admin: (_, res) => void res.end("admin") });
+    gateway.serve({
+      invoke,
+      upgrade: () => assert.fail(),
+      later: () => assert.fail(),
+      admin: (_, res) => void res.end("admin"),
+    });
     assert.equal(await get(gateway.port, "/a", "web:8080"), "function web.fn");
   });
 

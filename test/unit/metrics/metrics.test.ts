@@ -28,6 +28,8 @@ function exposed(functions: FunctionSample[], usage: UsageSample[] = [], sleep =
     durationBounds,
     sleep,
     waitBounds,
+    queue: { depths: async () => [], counts: () => new Map(), inFlight: () => [] },
+    now: () => 0,
     version: "1.2.3",
   });
 }

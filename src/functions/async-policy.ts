@@ -1,0 +1,50 @@
+import { parseDuration } from "../base/durations.ts";
+
+/** How the queue delivers the calls of one function: contracts/api.md §4.3. */
+export interface AsyncPolicy {
+  /** Deliveries under way at a time. */
+  readonly concurrency: number;
+  /** Of one call, the first one included. */
+  readonly attempts: number;
+  readonly minWaitMs: number;
+  readonly maxWaitMs: number;
+  /** Statuses that are tried again. */
+  readonly codes: ReadonlySet<number>;
+}
+
+export const asyncDefaults: AsyncPolicy = {
+  concurrency: 10,
+  attempts: 10,
+  minWaitMs: 10_000,
+  maxWaitMs: 120_000,
+  codes: new Set([408, 429, 500, 502, 503, 504]),
+};
+
+/**
+ * Reads annotations `com.openfaas.retry.attempts`, `.min_wait`, `.max_wait`, `.codes` and `napd.async-concurrency`.
+ * What cannot be read counts as not said, as the contract has it.
+ */
+export function asyncPolicyOf(annotations: Readonly<Record<string, string>>, defaults: AsyncPolicy): AsyncPolicy {
+  const minWaitMs = wait(annotations["com.openfaas.retry.min_wait"]) ?? defaults.minWaitMs;
+  return {
+    concurrency: count(annotations["napd.async-concurrency"]) ?? defaults.concurrency,
+    attempts: count(annotations["com.openfaas.retry.attempts"]) ?? defaults.attempts,
+    minWaitMs,
+    maxWaitMs: Math.max(minWaitMs, wait(annotations["com.openfaas.retry.max_wait"]) ?? defaults.maxWaitMs),
+    codes: codes(annotations["com.openfaas.retry.codes"]) ?? defaults.codes,
+  };
+}
+
+function count(text: string | undefined): number | undefined {
+  return text !== undefined && /^[1-9]\d{0,3}$/.test(text) ? Number(text) : undefined;
+}
+
+function wait(text: string | undefined): number | undefined {
+  const ms = text === undefined ? undefined : parseDuration(text);
+  return ms !== undefined && ms > 0 ? ms : undefined;
+}
+
+function codes(text: string | undefined): ReadonlySet<number> | undefined {
+  const list = text?.split(",").map((code) => code.trim());
+  return list?.every((code) => /^[1-5]\d\d$/.test(code)) ? new Set(list.map(Number)) : undefined;
+}

@@ -1,0 +1,187 @@
+import type { Clock } from "../base/clock.ts";
+import { AppError, messageOf } from "../base/errors.ts";
+import type { Logger } from "../base/log.ts";
+import type { Deliver } from "../invoke/internal.ts";
+import type { Invoke } from "../invoke/invoke.ts";
+import { openAccept } from "./accept.ts";
+import type { Bodies } from "./bodies.ts";
+import { openDelivery } from "./delivery.ts";
+import { Dispatcher } from "./dispatcher.ts";
+import type { Guard } from "./guard.ts";
+import type { RetryPolicy } from "./retry.ts";
+import type { Depth, Lane, MessageFilter, MessageInfo, NewMessage, QueueStore } from "./store.ts";
+
+/** What the queue goes by for one function. */
+export interface FunctionLimits extends RetryPolicy {
+  readonly concurrency: number;
+  /** 0: no limit of its own. */
+  readonly maxBodyBytes: number;
+}
+
+export interface QueueOptions {
+  readonly store: QueueStore;
+  readonly bodies: Bodies;
+  readonly guard: Guard;
+  readonly deliver: Deliver;
+  readonly defaultNamespace: string;
+  /** Undefined when there is no such function. */
+  readonly limits: (fn: string) => FunctionLimits | undefined;
+  /** Of functions that are gone while their calls are not. */
+  readonly defaults: FunctionLimits;
+  readonly maxBodyBytes: number;
+  readonly maxPending: number;
+  /** Ms. */
+  readonly keepDeadMs: number;
+  readonly clock: Clock;
+  readonly log: Logger;
+}
+
+/** Of one function since napd runs. */
+export interface QueueCounts {
+  submitted: number;
+  /** Calls that are done or were given up. */
+  processed: number;
+  retries: number;
+  givenUp: number;
+}
+
+/** Callbacks of one function's calls under way at a time. */
+const callbackConcurrency = 10;
+const buryEveryMs = 10 * 60_000;
+
+/** Asynchronous calls: kept, made, told of. Disposing it ends what runs, which begins anew at the next start. */
+export class Queue {
+  /** Takes a request of `/async-function/…`. */
+  readonly accept: Invoke;
+  readonly #o: QueueOptions;
+  readonly #dispatcher: Dispatcher;
+  readonly #counts = new Map<string, QueueCounts>();
+  readonly #burying: NodeJS.Timeout;
+  /** Calls that are queued or run, and requests on their way to become some. */
+  #pending: number;
+
+  private constructor(options: QueueOptions, depths: readonly Depth[]) {
+    this.#o = options;
+    const { store, defaults, clock, log } = options;
+    const limits = (fn: string) => options.limits(fn) ?? defaults;
+    const attempt = openDelivery({ ...options, retries: limits });
+    this.#dispatcher = new Dispatcher({
+      ...{ store, clock, log },
+      attempt: async (message, signal) => {
+        const outcome = await attempt(message, signal);
+        if (message.lane === "call" && outcome.to === "queued") this.#count(message.fn).retries++;
+        return outcome;
+      },
+      concurrency: (lane, fn) => (lane === "call" ? limits(fn).concurrency : callbackConcurrency),
+      left: ({ lane, fn }, { to, next }) => {
+        if (next?.lane === "call") this.#pending++;
+        if (lane === "callback") return;
+        this.#pending--;
+        const counts = this.#count(fn);
+        counts.processed++;
+        if (to === "dead") counts.givenUp++;
+      },
+    });
+    this.accept = openAccept({
+      ...options,
+      functionBodyLimit: (fn) => options.limits(fn)?.maxBodyBytes,
+      reserve: () => {
+        if (this.#pending >= options.maxPending) throw new AppError("QUEUE_FULL", [options.maxPending]);
+        this.#pending++;
+      },
+      release: () => void this.#pending--,
+      put: (message) => this.#put(message),
+      cancel: async (callId) => (await this.#remove(callId)) > 0,
+    });
+    const calls = depths.filter(({ lane }) => lane === "call");
+    this.#pending = calls.reduce((sum, { queued, running }) => sum + queued + running, 0);
+    for (const { lane, fn, queued } of depths) if (queued > 0) this.#dispatcher.kick(lane, fn);
+    this.#burying = setInterval(() => void this.#bury(), buryEveryMs);
+    void this.#bury();
+  }
+
+  /** Begins with what an earlier napd has left. */
+  static async open(options: QueueOptions): Promise<Queue> {
+    return new Queue(options, await options.store.depths());
+  }
+
+  list(filter: Omit<MessageFilter, "callId">): Promise<readonly MessageInfo[]> {
+    return this.#o.store.list(filter);
+  }
+
+  /** What is there of a call: itself, and its callback. Fails with QUEUE_CALL_NOT_FOUND. */
+  async get(callId: string): Promise<readonly MessageInfo[]> {
+    const found = await this.#o.store.list({ callId, limit: 100 });
+    if (found.length === 0) throw new AppError("QUEUE_CALL_NOT_FOUND", [callId]);
+    return found;
+  }
+
+  /** Ends a call wherever it is. Fails with QUEUE_CALL_NOT_FOUND. */
+  async cancel(callId: string): Promise<void> {
+    if ((await this.#remove(callId)) === 0) throw new AppError("QUEUE_CALL_NOT_FOUND", [callId]);
+  }
+
+  /** Queues a call again that was given up. Fails with QUEUE_CALL_NOT_FOUND or QUEUE_CALL_NOT_DEAD. */
+  async retry(callId: string): Promise<void> {
+    const revived = await this.#o.store.revive(callId, this.#o.clock.now());
+    if (revived.length === 0) {
+      await this.get(callId);
+      throw new AppError("QUEUE_CALL_NOT_DEAD", [callId]);
+    }
+    for (const { lane, fn } of revived) {
+      if (lane === "call") this.#pending++;
+      this.#dispatcher.kick(lane, fn);
+    }
+  }
+
+  depths(): Promise<readonly Depth[]> {
+    return this.#o.store.depths();
+  }
+
+  counts(): ReadonlyMap<string, QueueCounts> {
+    return this.#counts;
+  }
+
+  inFlight(): readonly { lane: Lane; fn: string; running: number }[] {
+    return this.#dispatcher.inFlight();
+  }
+
+  /** Begins nothing any more; what runs has `ms` to end, and begins anew at the next start if it does not. */
+  async stop(ms: number): Promise<void> {
+    clearInterval(this.#burying);
+    await this.#dispatcher.stop(ms);
+  }
+
+  /** For one that has its place already. */
+  async #put(message: NewMessage): Promise<void> {
+    await this.#o.store.put(message);
+    this.#count(message.fn).submitted++;
+    this.#dispatcher.kick(message.lane, message.fn);
+  }
+
+  async #remove(callId: string): Promise<number> {
+    const removed = await this.#o.store.remove(callId);
+    this.#dispatcher.abort(removed.map(({ seq }) => seq));
+    for (const { lane, state } of removed) if (lane === "call" && state !== "dead") this.#pending--;
+    return removed.length;
+  }
+
+  #count(fn: string): QueueCounts {
+    let counts = this.#counts.get(fn);
+    if (!counts) {
+      counts = { submitted: 0, processed: 0, retries: 0, givenUp: 0 };
+      this.#counts.set(fn, counts);
+    }
+    return counts;
+  }
+
+  async #bury(): Promise<void> {
+    const { store, keepDeadMs, maxPending, clock, log } = this.#o;
+    try {
+      const buried = await store.bury(clock.now() - keepDeadMs, maxPending);
+      if (buried > 0) log.info({ buried }, "calls that were given up long ago are gone");
+    } catch (e) {
+      log.error({ err: messageOf(e) }, "the queue cannot be swept");
+    }
+  }
+}
