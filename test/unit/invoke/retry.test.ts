@@ -98,7 +98,7 @@ suite("a kept connection that the function closes as a request comes", () => {
     [
       "PUT with a body in chunks",
       requestText("PUT /function/f", ["Transfer-Encoding: chunked"], "2\r\nbo\r\n2\r\ndy\r\n0\r\n\r\n"),
-      /^PUT \/ [\s\S]*\r\n\r\n2\r\nbo\r\n2\r\ndy\r\n0\r\n\r\n$/,
+      /^PUT \/ [\s\S]*\r\n\r\n(2\r\nbo\r\n2\r\ndy|4\r\nbody)\r\n0\r\n\r\n$/,
     ],
   ] as const)
     test(`does not fail ${says}: it goes over a new one`, async () => {
