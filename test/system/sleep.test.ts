@@ -199,7 +199,10 @@ suite("sleep and wake", () => {
     await world.start({ ...settings, "scale.freezer": "containerd" });
     await assertAnswers("web"); // frozen by the cgroup
     await asleep("web");
-    assert.match(await world.ctr("tasks", "list"), /^web\.\S+\s+\d+\s+PAUSED/m);
+    await eventually(
+      () => world.ctr("tasks", "list"),
+      (list) => /^web\.\S+\s+\d+\s+PAUSED/m.test(list),
+    );
     await world.napd().stop(30_000);
     await world.start(settings);
     await assertAnswers("web"); // paused by containerd
