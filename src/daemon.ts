@@ -1,18 +1,17 @@
-import { mkdir, realpath, writeFile } from "node:fs/promises";
+import { mkdir, realpath } from "node:fs/promises";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { openApi } from "./admin/api.ts";
-import { type Clock, systemClock } from "./base/clock.ts";
+import { systemClock } from "./base/clock.ts";
 import { AppError } from "./base/errors.ts";
 import type { Logger } from "./base/log.ts";
 import { keyOf, splitAddress } from "./base/names.ts";
 import { hostAddress, parseSubnet } from "./base/subnet.ts";
 import type { Config } from "./config.ts";
 import { asyncDefaults } from "./functions/async-policy.ts";
-import type { Backend } from "./functions/backend.ts";
 import { durationBounds } from "./functions/call-stats.ts";
 import { Functions } from "./functions/functions.ts";
-import { ImagesInUse, type UsedImage } from "./functions/images-in-use.ts";
+import { ImagesInUse } from "./functions/images-in-use.ts";
 import type { Managed, Version } from "./functions/managed.ts";
 import { Namespaces } from "./functions/namespaces.ts";
 import { Rollout } from "./functions/rollout.ts";
@@ -22,26 +21,9 @@ import { SleepStats, waitBounds } from "./functions/sleep-stats.ts";
 import type { Table } from "./functions/table.ts";
 import { Usage } from "./functions/usage.ts";
 import { type GatewayLimits, openGateway } from "./gateway/server.ts";
-import { hostBackend } from "./host/backend.ts";
-import { removeParentGroups } from "./host/cgroup.ts";
-import { type Containerd, openContainerd } from "./host/containerd/client.ts";
-import { openFreezer } from "./host/freezer.ts";
-import { Disk } from "./host/image/disk.ts";
-import { Images } from "./host/image/images.ts";
-import type { KeeperOptions } from "./host/image/keeper.ts";
-import { ensureNamespaces } from "./host/namespaces.ts";
-import { ensureBridge, teardownBridge, uplinkMtu } from "./host/net/bridge.ts";
-import { Cni } from "./host/net/cni.ts";
-import { startDns } from "./host/net/dns.ts";
-import { ensureFirewall, teardownFirewall } from "./host/net/firewall.ts";
-import { hostsText, openHostResolvers, resolvConfText } from "./host/net/resolv.ts";
-import { lookupUser } from "./host/oci/user.ts";
-import { HolePuncher } from "./host/punch.ts";
-import { SecretCopies } from "./host/secrets.ts";
-import { installationRoot } from "./installation.ts";
 import { openInternalCalls } from "./invoke/internal.ts";
 import { openInvoke } from "./invoke/invoke.ts";
-import { Logs } from "./logs/logs.ts";
+import { openHost } from "./machine.ts";
 import { openMetrics } from "./metrics/registry.ts";
 import { openMetricsServer } from "./metrics/server.ts";
 import { Bodies } from "./queue/bodies.ts";
@@ -68,9 +50,6 @@ export interface Daemon extends AsyncDisposable {
 
 /** Requests under way may go on for so long when napd stops, ms. */
 const drainMs = 30_000;
-
-/** What scripts/build-watchdog.ts makes. */
-const ownWatchdog = join(installationRoot, `dist/watchdog-linux-${process.arch}`);
 
 /** Starts everything; reading order is start order. What was opened is closed again when a later step fails. */
 export async function startDaemon(config: Config, release: Release, log: Logger): Promise<Daemon> {
@@ -231,81 +210,6 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
   return { port: gateway.port, [Symbol.asyncDispose]: () => stack.disposeAsync() };
 }
 
-/** What the host needs from the parts above it. */
-export interface HostNeeds {
-  gatewayPort: number;
-  namespaces: () => readonly string[];
-  isFunction: (name: string, namespace?: string) => boolean;
-  readSecret: (namespace: string, name: string) => Promise<Buffer | undefined>;
-  usedImages: () => readonly UsedImage[];
-  clock: Clock;
-  log: Logger;
-}
-
-/** This machine as a backend: containerd, network, images. With `functions.on_stop = remove` the network goes at the end. */
-export async function openHost(config: Config, needs: HostNeeds): Promise<{ backend: Backend } & AsyncDisposable> {
-  const { paths, network } = config;
-  const { clock, log, namespaces } = needs;
-  const removes = config.functions.on_stop === "remove";
-  await using up = new AsyncDisposableStack();
-  const containerd = up.use(
-    await openContainerd({ socket: config.containerd.socket, snapshotter: config.containerd.snapshotter }),
-  );
-  await ensureNamespaces(containerd, network.bridge, namespaces());
-  if (removes) up.defer(() => removeParentGroups(config.cgroup.parent));
-
-  const mtu = await uplinkMtu();
-  const address = await ensureBridge({ name: network.bridge, subnet: network.subnet, mtu });
-  if (removes) up.defer(() => teardownBridge(network.bridge));
-  const { gatewayPort, isFunction } = needs;
-  await ensureFirewall({ bridge: network.bridge, subnet: network.subnet, address, gatewayPort });
-  if (removes) up.defer(() => teardownFirewall(network.bridge));
-  await writeNetworkFiles(paths.run, address);
-  const configured = config.dns.servers;
-  const upstreams = configured.length > 0 ? () => configured : await openHostResolvers({ clock, own: [address] });
-  up.use(await startDns({ address, subnet: network.subnet, isFunction, upstreams }));
-  const cni = await Cni.open({
-    stateDir: paths.run,
-    bridge: network.bridge,
-    subnet: network.subnet,
-    gateway: address,
-    mtu,
-    pluginDirs: network.plugins,
-  });
-
-  const disk = new Disk({
-    imageDirs: await containerd.server.imageRoots(config.containerd.snapshotter),
-    dataDir: paths.data,
-    reserve: config.images.disk_reserve,
-  });
-  const { gc_high: gcHigh, gc_low: gcLow, gc_min_age: gcMinAgeMs } = config.images;
-  const keeper = { disk, gcHigh, gcLow, gcMinAgeMs, namespaces, used: needs.usedImages };
-  const images = up.use(await openImages(config, containerd, log, keeper));
-  up.use(images.keeper.start());
-  const settings = {
-    runDir: paths.run,
-    bridge: network.bridge,
-    cgroupParent: config.cgroup.parent,
-    runcRoot: config.containerd.runc_root,
-    uploadsDir: join(paths.data, "uploads"),
-    maxUploadBytes: config.images.max_upload,
-    pidsLimit: config.functions.pids_limit,
-    watchdogDir: paths.watchdog || ownWatchdog,
-  };
-  const secrets = new SecretCopies(paths.run, needs.readSecret);
-  const puncher = up.use(new HolePuncher());
-  const { max_file: maxFileBytes, max_total: maxTotalBytes, min_free: minFreeBytes } = config.logs;
-  const punch = (file: string, length: number) => puncher.punch(file, length);
-  const logs = up.use(
-    await Logs.open({ dir: paths.logs, maxFileBytes, maxTotalBytes, minFreeBytes, punch, clock, log }),
-  );
-  const { freezer: by, page_out } = config.scale;
-  const freezer = openFreezer({ tasks: containerd.tasks, by, pageOut: page_out === "on", clock, log });
-  const backend = hostBackend({ settings, containerd, images, cni, logs, freezer, clock, log, secrets, namespaces });
-  const stack = up.move();
-  return { backend, [Symbol.asyncDispose]: () => stack.disposeAsync() };
-}
-
 function asyncLimits(table: Table): (fn: string) => FunctionLimits | undefined {
   return (fn) => {
     const policy = table.get(fn)?.policy;
@@ -356,29 +260,6 @@ function bridgeAddress(config: Config): string {
   return hostAddress(parseSubnet(config.network.subnet));
 }
 
-/** Logins of registries. */
-export function loginsFile(config: Config): string {
-  return config.images.credentials || join(config.paths.data, "docker-config.json");
-}
-
-/** Images as this configuration has them; without a keeper for `napd import`, which runs beside the daemon. */
-export function openImages(
-  config: Config,
-  containerd: Containerd,
-  log: Logger,
-  keeper?: KeeperOptions,
-): Promise<Images> {
-  return Images.open({
-    containerd,
-    registries: config.registries,
-    credentialsFile: loginsFile(config),
-    runDir: config.paths.run,
-    lookupUser,
-    log,
-    ...(keeper && { keeper }),
-  });
-}
-
 /**
  * Only one napd may work on a directory: two would take each other's containers for leftovers. An abstract socket is a
  * lock that the kernel drops when its holder dies, however it dies.
@@ -400,10 +281,4 @@ export async function claim(setting: "paths.run" | "paths.data", given: string):
     lock.listen(`\0napd:${dir}`, resolve);
   });
   return { [Symbol.asyncDispose]: () => new Promise((resolve) => lock.close(() => resolve())) };
-}
-
-/** Bound into every function; written in place, because running functions hold the inode. */
-async function writeNetworkFiles(runDir: string, address: string): Promise<void> {
-  await writeFile(join(runDir, "resolv.conf"), resolvConfText(address), { mode: 0o644 });
-  await writeFile(join(runDir, "hosts"), hostsText(), { mode: 0o644 });
 }

@@ -12,9 +12,35 @@ const rooms: readonly (readonly [room: string, mayImport: readonly string[] | "e
   ["nap.ts", ["cli", "base"]],
   [
     "main.ts",
-    ["daemon.ts", "doctor", "config.ts", "release.ts", "host/containerd", "store", "installation.ts", "base"],
+    [
+      "daemon.ts",
+      "machine.ts",
+      "doctor",
+      "config.ts",
+      "release.ts",
+      "host/containerd",
+      "store",
+      "installation.ts",
+      "base",
+    ],
   ],
   ["daemon.ts", "everything"],
+  // the half of the composition root that is about this machine
+  [
+    "machine.ts",
+    [
+      "config.ts",
+      "functions",
+      "host",
+      "host/image",
+      "host/containerd",
+      "host/oci",
+      "host/net",
+      "logs",
+      "installation.ts",
+      "base",
+    ],
+  ],
   // looks at the machine as host will use it; nothing that runs needs it
   ["doctor", ["config.ts", "host/containerd", "host/net", "host/exec.ts", "base"]],
   ["config.ts", ["settings.ts", "base"]],

@@ -6,7 +6,6 @@ import { systemClock } from "../../src/base/clock.ts";
 import { openLog } from "../../src/base/log.ts";
 import { hostAddress, parseSubnet } from "../../src/base/subnet.ts";
 import { loadConfig } from "../../src/config.ts";
-import { openImages } from "../../src/daemon.ts";
 import { hostBackend } from "../../src/host/backend.ts";
 import { removeParentGroups } from "../../src/host/cgroup.ts";
 import { jsonAny } from "../../src/host/containerd/channel.ts";
@@ -24,13 +23,14 @@ import { hostsText, resolvConfText } from "../../src/host/net/resolv.ts";
 import { HolePuncher } from "../../src/host/punch.ts";
 import { SecretCopies } from "../../src/host/secrets.ts";
 import { Logs } from "../../src/logs/logs.ts";
+import { openImages } from "../../src/machine.ts";
 import { backendContract, type Candidate } from "../contract/backend.ts";
 import { webImage } from "../support/images.ts";
 import { tmpDir } from "../support/tmp.ts";
 
 backendContract("this machine", openCandidate);
 
-/** The steps of src/daemon.ts up to the backend. */
+/** The steps of src/machine.ts. */
 async function openCandidate(): Promise<Candidate> {
   await using up = new AsyncDisposableStack();
   const { path: dir } = up.use(await tmpDir());
