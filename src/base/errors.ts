@@ -249,6 +249,10 @@ const catalogue = {
   CONFIG: { status: 500, say: (why: string) => why },
   HOST_COMMAND: { status: 500, say: (command: string, why: string) => `${command} failed: ${why}` },
   HOST_LACKS: { status: 500, say: (what: string, remedy: string) => `this machine lacks ${what}: ${remedy}` },
+  INSTALL: {
+    status: 500,
+    say: (what: string, remedy: string, lines = "") => `${what}; ${remedy}${lines && `\n${lines}`}`,
+  },
   DISK_FULL: {
     status: 507,
     say: (what: string) =>
