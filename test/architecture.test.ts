@@ -21,6 +21,7 @@ const rooms: readonly (readonly [room: string, mayImport: readonly string[] | "e
       "host/containerd",
       "store",
       "installation.ts",
+      "systemd",
       "base",
     ],
   ],
@@ -68,6 +69,8 @@ const rooms: readonly (readonly [room: string, mayImport: readonly string[] | "e
   ["store", ["base"]],
   ["logs", ["base"]],
   ["metrics", ["base"]],
+  // what the service manager and napd tell each other
+  ["systemd", ["base"]],
   // the grammar of HTTP/1.1, without any IO
   ["http1", []],
   // where the files are that come with the program
