@@ -47,7 +47,8 @@ const rooms: readonly (readonly [room: string, mayImport: readonly string[] | "e
   ["config.ts", ["settings.ts", "base"]],
   ["settings.ts", ["base"]],
   ["release.ts", ["base"]],
-  ["cli", ["base"]],
+  // installation.ts: templates come with the program
+  ["cli", ["installation.ts", "base"]],
   ["watchdog", ["http1", "base"]],
   ["gateway", ["invoke", "functions", "base"]],
   ["admin", ["trigger", "functions", "store", "logs", "metrics", "base"]],
