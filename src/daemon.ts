@@ -111,6 +111,7 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
     async: {
       ...asyncDefaults,
       concurrency: config.queue.concurrency,
+      maxPending: config.queue.max_pending_function,
       attempts: config.queue.attempts,
       minWaitMs: config.queue.min_wait,
       maxWaitMs: config.queue.max_wait,
