@@ -123,6 +123,7 @@ export async function startDaemon(
     async: {
       ...asyncDefaults,
       concurrency: config.queue.concurrency,
+      maxPending: config.queue.max_pending_function,
       attempts: config.queue.attempts,
       minWaitMs: config.queue.min_wait,
       maxWaitMs: config.queue.max_wait,
