@@ -48,9 +48,6 @@ const fewArenas = `MALLOC_ARENA_MAX=\${MALLOC_ARENA_MAX:-2}
 export MALLOC_ARENA_MAX
 `;
 
-/** Of a checkout, and of an installed release. */
-const unitStart = { here: "/bin/sh /opt/napd/scripts/setup.sh node src/main.ts", there: "/opt/napd/current/bin/napd" };
-
 /** Files and folders that go along as they are. */
 const copied = ["proto", "cni", "systemd", "cloud-init", "templates", "docs", "install.sh"].concat([
   "LICENSE",
@@ -74,8 +71,6 @@ async function fill(folder: string, architecture: Architecture, onlyBuilt: boole
   for (const name of copied)
     if (existsSync(join(root, name))) cpSync(join(root, name), join(folder, name), { recursive: true });
   copyFileSync(join(root, "src/host/oci/seccomp.json"), join(folder, "seccomp.json"));
-  const unit = readFileSync(join(root, "systemd/napd.service"), "utf8");
-  writeFileSync(join(folder, "systemd/napd.service"), unit.replace(unitStart.here, unitStart.there));
 
   for (const name of [`watchdog-linux-${architecture}`, ...fwatchdogs(architecture)])
     if (!onlyBuilt || existsSync(join(root, "dist", name)))
