@@ -80,7 +80,8 @@ export async function fill(folder: string, architecture: Architecture, onlyBuilt
 /** Lists every file as sha256sum does: that says whether a release is whole, and is its name among others. */
 export function writeSums(folder: string): void {
   const files = readdirSync(folder, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
-  const names = files.map((file) => relative(folder, join(file.parentPath, file.name))).sort();
+  const paths = files.map((file) => relative(folder, join(file.parentPath, file.name)));
+  const names = paths.filter((path) => path !== "SHA256SUMS").sort();
   const lines = names.map((name) => `${sha256(join(folder, name))}  ${name}\n`);
   writeFileSync(join(folder, "SHA256SUMS"), lines.join(""));
 }

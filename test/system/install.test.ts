@@ -1,12 +1,16 @@
 /** Installing, upgrading, going back and uninstalling, below a folder and with a systemd that knows napd alone. */
 import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
 import { cp, mkdir, readdir, readFile, readlink, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, suite, test } from "node:test";
+import { promisify } from "node:util";
 import { webImage } from "../support/images.ts";
 import { type Result, type TestMachine, testMachine } from "../support/machine.ts";
 import { unpackedRelease, variantOf } from "../support/releases.ts";
 import { eventually, openWorld, type World } from "../support/world.ts";
+
+const run = promisify(execFile);
 
 /** Ends at once where it is to serve. */
 const broken = (text: string) =>
@@ -35,7 +39,7 @@ suite("an installation", () => {
 
   const place = (path: string) => join(machine.root, path);
   const install = (version: string, ...options: string[]): Promise<Result> =>
-    machine.run("sh", [join(releases[version]!, "install.sh"), "--root", machine.root, ...options]);
+    machine.run(join(releases[version]!, "bin/napd"), ["install", "--root", machine.root, ...options]);
   const napd = (...args: string[]) => machine.run(place("usr/local/bin/napd"), args);
   const running = async () => JSON.parse((await world.api("GET", "/system/info")).text).version.release;
   const calls = async (fn: string) => (await world.call(`/function/${fn}`, { method: "POST", body: "abc" })).text;
@@ -51,6 +55,57 @@ suite("an installation", () => {
   };
   const succeeds = (result: Result) => assert.equal(result.code, 0, result.stdout + result.stderr);
   let deployed: string[];
+
+  suite("on a machine that lacks something", () => {
+    const nothing = { "network.plugins": "/nonexistent" };
+    /** Fails, with a sentence, and has changed nothing. */
+    const refuses = async (why: RegExp, ...options: string[]) => {
+      const { code, stderr } = await install("1.0.0", ...options);
+      assert.equal(code, 1);
+      assert.match(stderr, why);
+      assert.deepEqual(await readdir(machine.root), ["etc", "run", "stubs"]);
+    };
+
+    test("no way to the packages", async () => {
+      await machine.configure(nothing);
+      await machine.stub(
+        "apt-get",
+        '#!/bin/sh\necho "$*" >>"$ROOT/stubs/apt"\necho "E: Failed to fetch http://deb.example/x" >&2\nexit 100\n',
+      );
+      await refuses(
+        /apt-get cannot install containernetworking-plugins: E: Failed to fetch http:\/\/deb\.example\/x; .*--packages FOLDER/,
+      );
+      const asked = await readFile(place("stubs/apt"), "utf8");
+      assert.match(asked, /--no-install-recommends .*install containernetworking-plugins\n.* update\n.*install /);
+    });
+
+    test("packages as files", async () => {
+      const folder = join(world.dir, "packages");
+      await refuses(/packages cannot be read/, "--packages", folder);
+      await mkdir(folder);
+      await refuses(/has no \.deb files, and this machine lacks containernetworking-plugins/, "--packages", folder);
+      await writeFile(join(folder, "a.deb"), "");
+      await refuses(/packages of .* cannot be installed: E: /, "--packages", folder);
+      await machine.stub("apt-get", "#!/bin/sh\n");
+      await refuses(/containernetworking-plugins is missing still; put it into/, "--packages", folder);
+    });
+
+    test("settings that are wrong", async () => {
+      await machine.configure({ "gateway.listen": "everywhere" });
+      await refuses(/gateway\.listen/);
+      await machine.configure();
+    });
+
+    test("room for the release", async () => {
+      await mkdir(place("opt/napd/releases"), { recursive: true });
+      await run("mount", ["-t", "tmpfs", "-o", "size=80m", "tmpfs", place("opt")]);
+      const { code, stderr } = await install("1.0.0");
+      await run("umount", [place("opt")]);
+      assert.equal(code, 1);
+      assert.match(stderr, /opt\/napd\/releases has no room for the release, which takes [\d.]+ .iB; free some/);
+      await rm(place("opt"), { recursive: true });
+    });
+  });
 
   test("takes over from a napd that an older layout had installed, and its functions run on", async () => {
     await cp(releases["1.0.0"]!, place("opt/napd"), { recursive: true });
@@ -71,7 +126,7 @@ suite("an installation", () => {
     deployed = await processes();
     assert.equal(deployed.length, 2);
 
-    succeeds(await install("1.0.0"));
+    succeeds(await machine.run("sh", [join(releases["1.0.0"]!, "install.sh"), "--root", machine.root]));
     assert.deepEqual(await processes(), deployed);
     assert.equal(await calls("awake"), "abc");
     assert.equal(await readlink(place("usr/local/bin/napd")), place("opt/napd/current/bin/napd"));
@@ -141,7 +196,7 @@ suite("an installation", () => {
   });
 
   test("goes on where a run was cut off", async () => {
-    const cut = machine.start("sh", [join(releases["1.1.0"]!, "install.sh"), "--root", machine.root]);
+    const cut = machine.start(join(releases["1.1.0"]!, "bin/napd"), ["install", "--root", machine.root]);
     await eventually(
       async () => readlink(place("opt/napd/current")),
       (target) => /1\.1\.0-/.test(target),
