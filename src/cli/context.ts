@@ -4,6 +4,7 @@ import { addAbortSignal, type Readable, type Writable } from "node:stream";
 export interface Output extends Writable {
   readonly isTTY?: boolean;
   readonly columns?: number;
+  readonly rows?: number;
 }
 
 /** What a command has of the world around it; tests give it another. */
@@ -17,6 +18,9 @@ export interface Context {
   readonly signal: AbortSignal;
   version(): Promise<string>;
 }
+
+/** Whether each request is told, and where an unexpected failure came from; the variable is that of faas-cli. */
+export const isTraced = ({ env }: Context): boolean => env.FAAS_DEBUG === "1";
 
 /** All of standard input; Ctrl-C ends the wait for it. */
 export async function readInput({ stdin, signal }: Context): Promise<Buffer> {

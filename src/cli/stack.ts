@@ -1,11 +1,13 @@
+import { isUtf8 } from "node:buffer";
 import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import { parse } from "yaml";
+import { refused } from "./answers.ts";
 import type { Context } from "./context.ts";
 import { globToRegExp, substitute } from "./envsubst.ts";
 import { Failure, wrongUsage } from "./failure.ts";
 import type { StackFlags } from "./flags.ts";
-import { connect, refused } from "./gateway.ts";
+import { connect } from "./gateway.ts";
 
 type Text = Record<string, string>;
 
@@ -89,9 +91,11 @@ async function readText(context: Context, file: string): Promise<string> {
     if (reply.status !== 200) throw refused(file, reply);
     return reply.text;
   }
-  return readFile(resolve(context.cwd, file), "utf8").catch((e: NodeJS.ErrnoException) => {
+  const bytes = await readFile(resolve(context.cwd, file)).catch((e: NodeJS.ErrnoException) => {
     throw new Failure(e.code === "ENOENT" ? `${file} does not exist` : `${file} cannot be read: ${e.message}`);
   });
+  if (!isUtf8(bytes)) throw new Failure(`${file} is not in UTF-8; convert it, for example by iconv -t UTF-8`);
+  return bytes.toString();
 }
 
 /** Scalars stay as they are written, so that `010` and `on` do not become 10 and true; null is null. */
