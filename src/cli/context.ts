@@ -1,4 +1,6 @@
+import { isUtf8 } from "node:buffer";
 import { addAbortSignal, type Readable, type Writable } from "node:stream";
+import { Failure } from "./failure.ts";
 
 /** A stream that people may be reading. */
 export interface Output extends Writable {
@@ -11,7 +13,7 @@ export interface Output extends Writable {
 export interface Context {
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly cwd: string;
-  readonly stdin: Readable & { readonly isTTY?: boolean };
+  readonly stdin: Readable & { readonly isTTY?: boolean; setRawMode?(on: boolean): unknown };
   readonly stdout: Output;
   readonly stderr: Output;
   /** Aborted by Ctrl-C. */
@@ -27,4 +29,32 @@ export async function readInput({ stdin, signal }: Context): Promise<Buffer> {
   const pieces: Buffer[] = [];
   for await (const piece of addAbortSignal(signal, stdin)) pieces.push(Buffer.from(piece));
   return Buffer.concat(pieces);
+}
+
+/** A password: text, without blanks and line ends around it. */
+export async function readPassword(context: Context): Promise<string> {
+  const bytes = await readInput(context);
+  if (!isUtf8(bytes)) throw new Failure("the password on standard input is not in UTF-8", 2);
+  return bytes.toString().trim();
+}
+
+/** A line that is typed and not shown. */
+export async function readHidden(context: Context, question: string): Promise<string> {
+  const { stdin, stderr, signal } = context;
+  stderr.write(question);
+  stdin.setRawMode?.(true);
+  try {
+    let line = "";
+    for await (const piece of addAbortSignal(signal, stdin))
+      for (const key of String(piece)) {
+        if (key === "\r" || key === "\n" || key === "\x04") return line;
+        // Ctrl-C comes as a key now
+        if (key === "\x03") throw new Failure("", 130);
+        line = key === "\x7f" || key === "\b" ? line.slice(0, -1) : line + key;
+      }
+    return line;
+  } finally {
+    stdin.setRawMode?.(false);
+    stderr.write("\n");
+  }
 }

@@ -1,3 +1,4 @@
+import { isUtf8 } from "node:buffer";
 import { styleText } from "node:util";
 import type { Context, Output } from "./context.ts";
 import { cut, pad, widthOf } from "./width.ts";
@@ -32,6 +33,10 @@ export function coloured({ env }: Context, out: Output, colour: Colour, text: st
 export const print = ({ stdout }: Context, text: string): void => void stdout.write(`${text}\n`);
 export const printJson = ({ stdout }: Context, value: unknown): void =>
   void stdout.write(`${JSON.stringify(value, null, 2)}\n`);
+/** A body in JSON: text as text, anything else in base64. */
+export function bodyAsJson(bytes: Buffer): { body: string } | { bodyBase64: string } {
+  return isUtf8(bytes) ? { body: bytes.toString() } : { bodyBase64: bytes.toString("base64") };
+}
 /** What a command has done: as a sentence, or as JSON if that is asked for. */
 export const printDone = (context: Context, { json }: { json?: boolean }, done: unknown, sentence: string): void =>
   json ? printJson(context, done) : print(context, forOutput(context.stdout, sentence));

@@ -4,6 +4,7 @@ import type { Context } from "./context.ts";
 import { Failure } from "./failure.ts";
 import type { Gateway, RequestOptions } from "./gateway.ts";
 import { askNapd, type NapdApi } from "./napd-only.ts";
+import { bodyAsJson, printJson } from "./output.ts";
 
 /** An entry of `/system/queue`; docs/reference.md, Asynchronous calls. */
 export interface QueueEntry {
@@ -96,3 +97,11 @@ export async function waitForResult(
 
 export const reasonOf = ({ lastError, lastStatus }: QueueEntry): string =>
   lastError ?? (lastStatus === undefined ? "" : `status ${lastStatus}`);
+
+/** The body as it is; fails as `invoke` does when the function did. */
+export function showResult(context: Context, id: string, result: CallResult, { json }: { json?: boolean }): void {
+  const { status, seconds, body } = result;
+  if (json) printJson(context, { callId: id, status, seconds, ...bodyAsJson(body) });
+  else context.stdout.write(body);
+  if (status < 200 || status > 299) throw new Failure(`call ${id} was answered ${status}`);
+}

@@ -1,5 +1,5 @@
 import { parsed, refused } from "../answers.ts";
-import { type Context, readInput } from "../context.ts";
+import { type Context, readHidden, readPassword } from "../context.ts";
 import { saveLogin } from "../credentials.ts";
 import { Failure, wrongUsage } from "../failure.ts";
 import { type GatewayFlags, gatewayFlags } from "../flags.ts";
@@ -49,9 +49,8 @@ async function passwordOf(context: Context, { password, passwordStdin }: Flags):
   if (password !== undefined && passwordStdin) throw wrongUsage("give --password or --password-stdin, not both");
   if (password !== undefined)
     remark(context, "a password in the command line can be seen by others: use --password-stdin");
-  if (password === undefined && !passwordStdin && context.stdin.isTTY)
-    throw wrongUsage("no password; nap login --password-stdin < FILE reads one");
-  const given = password ?? (await readInput(context)).toString().trim();
-  if (given === "") throw wrongUsage("the password is empty");
+  const asks = password === undefined && !passwordStdin && context.stdin.isTTY;
+  const given = asks ? await readHidden(context, "Password: ") : (password ?? (await readPassword(context)));
+  if (given === "") throw wrongUsage("the password is empty; nap login --password-stdin < FILE reads one");
   return given;
 }

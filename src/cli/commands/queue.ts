@@ -1,5 +1,4 @@
 import { parsed } from "../answers.ts";
-import type { Context } from "../context.ts";
 import { Failure, wrongUsage } from "../failure.ts";
 import { duration, type GatewayFlags, gatewayFlags, namespaceFlag, wholeNumber } from "../flags.ts";
 import { type Gateway, openGateway } from "../gateway.ts";
@@ -7,12 +6,12 @@ import type { Define } from "../main.ts";
 import { forOutput, print, printJson, printTable, remark } from "../output.ts";
 import {
   askQueue,
-  type CallResult,
   findResult,
   getCall,
   pathOf,
   type QueueEntry,
   reasonOf,
+  showResult,
   waitForResult,
 } from "../queue.ts";
 import { publicName } from "../status.ts";
@@ -170,7 +169,12 @@ async function onAll<R>(
   const results: R[] = [];
   for (;;) {
     const pages = await Promise.all(states.map((state) => list(gateway, { ...flags, state, limit: pageSize })));
-    const ids = new Set(pages.flat().map((e) => e.callId).filter((id) => !seen.has(id)));
+    const ids = new Set(
+      pages
+        .flat()
+        .map((e) => e.callId)
+        .filter((id) => !seen.has(id)),
+    );
     for (const id of ids) seen.add(id);
     results.push(...(await inTurn([...ids], work)));
     if (ids.size === 0 || pages.every((page) => page.length < pageSize)) return results;
@@ -196,20 +200,6 @@ async function inTurn<T, R>(all: readonly T[], work: (one: T) => Promise<R>): Pr
   await Promise.all(Array.from({ length: 8 }, worker));
   return results;
 }
-
-/** The body as it is; fails as `invoke` does when the function did. */
-export function showResult(context: Context, id: string, result: CallResult, { json }: { json?: boolean }): void {
-  const { status, seconds, body } = result;
-  if (json) printJson(context, { callId: id, status, seconds, ...bodyOf(body) });
-  else context.stdout.write(body);
-  if (status < 200 || status > 299) throw new Failure(`call ${id} was answered ${status}`);
-}
-
-/** Text as text, anything else in base64. */
-const bodyOf = (body: Buffer) => {
-  const text = body.toString();
-  return Buffer.from(text).equals(body) ? { body: text } : { bodyBase64: body.toString("base64") };
-};
 
 const nameOf = (name: string, kind: string): string => (kind === "callback" ? `${name} (callback)` : name);
 

@@ -1,6 +1,6 @@
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { readInput } from "../context.ts";
+import { readPassword } from "../context.ts";
 import { wrongUsage } from "../failure.ts";
 import type { Define } from "../main.ts";
 import { printDone } from "../output.ts";
@@ -41,7 +41,7 @@ export const define: Define = (command, context) => {
   async function basic({ username, password, passwordStdin, server }: Flags) {
     if (!username) throw wrongUsage("--username is missing");
     if (password !== undefined && passwordStdin) throw wrongUsage("give --password or --password-stdin, not both");
-    const secret = passwordStdin ? (await readInput(context)).toString().trim() : password;
+    const secret = passwordStdin ? await readPassword(context) : password;
     if (!secret) throw wrongUsage("the password is missing; --password-stdin reads it from standard input");
     return { auths: { [server]: { auth: Buffer.from(`${username}:${secret}`).toString("base64") } } };
   }
