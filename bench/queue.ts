@@ -31,7 +31,7 @@ export const queue: Bench = async () => {
   const { path } = up.use(await tmpDir());
   const store = up.use(await SqliteStore.open(path));
   // nothing is taken: this is about what comes in
-  const limits = { ...asyncDefaults, concurrency: 0, maxBodyBytes: 0 };
+  const limits = { ...asyncDefaults, concurrency: 0, maxPending: calls, maxBodyBytes: 0 };
   const asked = await Queue.open({
     ...{ store, bodies: new Bodies(bodiesDir(path)), guard: new Guard([], []) },
     deliver: () => Promise.reject(new Error("nothing is delivered here")),

@@ -38,12 +38,9 @@ root=$(dirname "$(dirname "$(readlink -f "$0")")")
 exec "$root/runtime/node" "$root/lib/napd.mjs" "$@"
 `;
 
-/** Of a checkout, and of a release in /opt/napd. */
-const unitStart = { here: "/bin/sh /opt/napd/scripts/setup.sh node src/main.ts", there: "/opt/napd/bin/napd" };
-
 /** Everything that a release has, in a folder that exists and is empty. */
 async function fill(folder: string, architecture: Architecture, onlyBuilt: boolean): Promise<void> {
-  for (const name of ["bin", "runtime", "lib", "systemd", "dist"]) mkdirSync(join(folder, name));
+  for (const name of ["bin", "runtime", "lib", "dist"]) mkdirSync(join(folder, name));
   writeFileSync(join(folder, "bin/napd"), launcher, { mode: 0o755 });
   copyFileSync(nodeRuntime(architecture), join(folder, "runtime/node"));
   bundle("src/main.ts", join(folder, "lib/napd.mjs"));
@@ -54,12 +51,9 @@ async function fill(folder: string, architecture: Architecture, onlyBuilt: boole
   writeFileSync(join(folder, "package.json"), json({ name: "napd", version, license: "MIT", type: "module" }));
   writeFileSync(join(folder, "revision.json"), json({ sha, message: commitMessage }));
 
-  for (const name of ["proto", "cni", "docs", "LICENSE", "README.md", "CHANGELOG.md"])
+  for (const name of ["proto", "cni", "systemd", "docs", "LICENSE", "README.md", "CHANGELOG.md"])
     cpSync(join(root, name), join(folder, name), { recursive: true });
   copyFileSync(join(root, "src/host/oci/seccomp.json"), join(folder, "seccomp.json"));
-  const unit = readFileSync(join(root, "systemd/napd.service"), "utf8");
-  if (!unit.includes(unitStart.here)) throw new Error(`systemd/napd.service does not start "${unitStart.here}"`);
-  writeFileSync(join(folder, "systemd/napd.service"), unit.replace(unitStart.here, unitStart.there));
 
   for (const name of [`watchdog-linux-${architecture}`, ...fwatchdogs(architecture)])
     if (!onlyBuilt || existsSync(join(root, "dist", name)))

@@ -20,6 +20,7 @@ import { Secrets } from "./functions/secrets.ts";
 import { SleepStats, waitBounds } from "./functions/sleep-stats.ts";
 import type { Table } from "./functions/table.ts";
 import { Usage } from "./functions/usage.ts";
+import type { ListenerOptions } from "./gateway/listener.ts";
 import { type GatewayLimits, openGateway } from "./gateway/server.ts";
 import { openInternalCalls } from "./invoke/internal.ts";
 import { openInvoke } from "./invoke/invoke.ts";
@@ -32,6 +33,7 @@ import { type FunctionLimits, Queue } from "./queue/queue.ts";
 import { bodiesDir, SqliteStore } from "./queue/sqlite.ts";
 import type { Release } from "./release.ts";
 import { Scaler } from "./scale/scaler.ts";
+import { type ListenAddress, settings } from "./settings.ts";
 import { openCredentials } from "./store/credentials.ts";
 import { CronStore } from "./store/cron.ts";
 import { FunctionStore } from "./store/functions.ts";
@@ -39,6 +41,7 @@ import { NamespaceStore } from "./store/namespaces.ts";
 import { finishRestore } from "./store/restore.ts";
 import { SecretStore } from "./store/secrets.ts";
 import { openState } from "./store/state.ts";
+import type { InheritedSocket } from "./systemd/sockets.ts";
 import { Cron, type CronFunction } from "./trigger/cron.ts";
 import type { CronState } from "./trigger/cron-job.ts";
 import { deliverBy } from "./trigger/deliver.ts";
@@ -46,13 +49,20 @@ import { deliverBy } from "./trigger/deliver.ts";
 /** A running napd. Disposing it stops it in the reverse order of its start. */
 export interface Daemon extends AsyncDisposable {
   readonly port: number;
+  /** In a few words, for whoever looks after napd. */
+  status(): string;
 }
 
 /** Requests under way may go on for so long when napd stops, ms. */
 const drainMs = 30_000;
 
 /** Starts everything; reading order is start order. What was opened is closed again when a later step fails. */
-export async function startDaemon(config: Config, release: Release, log: Logger): Promise<Daemon> {
+export async function startDaemon(
+  config: Config,
+  release: Release,
+  sockets: readonly InheritedSocket[],
+  log: Logger,
+): Promise<Daemon> {
   const clock = systemClock;
   const defaultNamespace = config.functions.namespace;
   const table: Table = new Map();
@@ -63,7 +73,7 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
   await finishRestore(config.paths.data);
   const gateway = up.use(
     await openGateway({
-      ...config.gateway.listen,
+      listeners: gatewayListeners(config, sockets),
       bridgeAddress: bridgeAddress(config),
       defaultNamespace,
       table,
@@ -71,6 +81,8 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
       limits: gatewayLimits(config),
     }),
   );
+
+  sayWhereElse(config, gateway.addresses[0]!, log);
 
   const db = openState(config.paths.data);
   up.defer(() => db.close());
@@ -111,6 +123,7 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
     async: {
       ...asyncDefaults,
       concurrency: config.queue.concurrency,
+      maxPending: config.queue.max_pending_function,
       attempts: config.queue.attempts,
       minWaitMs: config.queue.min_wait,
       maxWaitMs: config.queue.max_wait,
@@ -169,7 +182,7 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
   const cron = up.use(
     new Cron({
       functions: () => cronFunctions(rollout.managed()),
-      deliver: deliverBy({ host: config.gateway.listen.host, port: gateway.port }),
+      deliver: deliverBy(gateway.addresses[0]!),
       records: new CronStore<CronState>(db),
       timeZone: timeZoneOf(config),
       hasQueue: true,
@@ -207,7 +220,8 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
   if (config.cron.enabled) cron.start();
 
   const stack = up.move();
-  return { port: gateway.port, [Symbol.asyncDispose]: () => stack.disposeAsync() };
+  const status = () => (table.size === 1 ? "1 function" : `${table.size} functions`);
+  return { port: gateway.port, status, [Symbol.asyncDispose]: () => stack.disposeAsync() };
 }
 
 function asyncLimits(table: Table): (fn: string) => FunctionLimits | undefined {
@@ -242,6 +256,21 @@ function openRoutes({ routes, gateway, functions }: Config): Routes {
     key: keyOf(splitAddress(address, functions.namespace)),
   }));
   return new Routes(fixed, gateway.function_routes === "allow");
+}
+
+/** Sockets that napd was started with take the place of setting gateway.listen. */
+function gatewayListeners({ gateway }: Config, sockets: readonly InheritedSocket[]): ListenerOptions[] {
+  const setting = "gateway.listen";
+  if (sockets.length === 0) return [{ at: gateway.listen, setting }];
+  return sockets.map(({ fd }) => ({ at: { fd }, setting }));
+}
+
+/** Who looks for napd where a setting says should find out why it is not there. */
+function sayWhereElse({ gateway }: Config, { host, port }: ListenAddress, log: Logger): void {
+  const asWritten = (address: ListenAddress) => settings.gateway.listen.write(address).replace("[::]", "0.0.0.0");
+  const [wanted, found] = [asWritten(gateway.listen), asWritten({ host, port })];
+  if (wanted !== found && gateway.listen.port !== 0)
+    log.warn({ "gateway.listen": wanted, socket: found }, "the socket unit says where to listen, not gateway.listen");
 }
 
 function gatewayLimits({ gateway }: Config): GatewayLimits {

@@ -2,7 +2,7 @@
 import { parseArgs } from "node:util";
 import { AppError, messageOf } from "./base/errors.ts";
 import { type Logger, openLog } from "./base/log.ts";
-import { type Config, loadConfig, printConfig } from "./config.ts";
+import { type Config, type ConfigSources, loadConfig, printConfig } from "./config.ts";
 import { claim, startDaemon } from "./daemon.ts";
 import { judge } from "./doctor/checks.ts";
 import { gatherFacts } from "./doctor/facts.ts";
@@ -13,6 +13,8 @@ import { loginsFile, openImages } from "./machine.ts";
 import { readRelease } from "./release.ts";
 import { writeBackup } from "./store/backup.ts";
 import { restoreBackup } from "./store/restore.ts";
+import { openNotifier } from "./systemd/notify.ts";
+import { inheritedSockets } from "./systemd/sockets.ts";
 
 const release = await readRelease(installationRoot);
 const { version } = release;
@@ -41,7 +43,10 @@ process.exitCode = await main(process.argv.slice(2)).catch((e) => {
   return 1;
 });
 
-/** The exit code: 0 after an orderly end, 1 when something could not be done, 2 for wrong usage. */
+/** As sysexits.h has it. The service is not started again then: settings do not mend themselves. */
+const exitConfig = 78;
+
+/** The exit code: 0 after an orderly end, 1 when something could not be done, 2 for wrong usage, 78 for wrong settings. */
 async function main(args: string[]): Promise<number> {
   const line = parseLine(args);
   if (typeof line === "string") {
@@ -51,12 +56,13 @@ async function main(args: string[]): Promise<number> {
   const { values, positionals } = line;
   if (values.help) return print(usage);
   if (values.version) return print(`${version}\n`);
-  const config = loadConfig({
+  const config = readConfig({
     file: values.config ?? defaultFile,
     fileIsRequired: values.config !== undefined,
     environment: process.env,
     flags: values.set ?? [],
   });
+  if (config === undefined) return exitConfig;
   if (values["print-config"]) return print(printConfig(config));
   if (positionals[0] === "doctor") {
     const { text, ok } = report(judge(await gatherFacts(config)), values.json ?? false);
@@ -69,6 +75,15 @@ async function main(args: string[]): Promise<number> {
   if (command === "backup") return backup(config, rest[0]!);
   if (command === "restore") return restore(config, rest[0]!, values.force ?? false);
   return run(config, log);
+}
+
+function readConfig(sources: ConfigSources): Config | undefined {
+  try {
+    return loadConfig(sources);
+  } catch (e) {
+    console.error(`napd: ${messageOf(e)}`);
+    return undefined;
+  }
 }
 
 function parseLine(args: string[]) {
@@ -109,11 +124,14 @@ async function run(config: Config, log: Logger): Promise<number> {
     log.fatal({ err: messageOf(e), stack: e instanceof Error ? e.stack : undefined }, "unhandled failure");
     process.exit(1); // nothing is lost by a restart, and nobody knows what state this process is in
   });
+  using manager = openNotifier(process.env);
   const begin = performance.now();
-  const daemon = await startDaemon(config, release, log);
+  const daemon = await startDaemon(config, release, inheritedSockets(process.env), log);
   log.info({ version, port: daemon.port, ms: Math.round(performance.now() - begin) }, "napd is up");
+  manager.ready(() => daemon.status());
   const signal = await stopped;
   log.info({ signal }, "napd stops");
+  manager.stopping();
   await daemon[Symbol.asyncDispose]();
   log.info("napd has stopped");
   return 0;

@@ -174,7 +174,13 @@ export const settings = {
       100_000,
       1,
       100_000_000,
-      "Asynchronous calls that may wait or run; further ones are answered 429. As many that were given up are kept.",
+      "Asynchronous calls and callbacks that may wait or run; further calls are answered 429. As many that were given up are kept.",
+    ),
+    max_pending_function: integer(
+      50_000,
+      1,
+      100_000_000,
+      "The same of one function, so that it leaves room for others. Annotation napd.async-queue overrides it.",
     ),
     concurrency: integer(
       10,

@@ -21,6 +21,7 @@ const rooms: readonly (readonly [room: string, mayImport: readonly string[] | "e
       "host/containerd",
       "store",
       "installation.ts",
+      "systemd",
       "base",
     ],
   ],
@@ -46,7 +47,8 @@ const rooms: readonly (readonly [room: string, mayImport: readonly string[] | "e
   ["config.ts", ["settings.ts", "base"]],
   ["settings.ts", ["base"]],
   ["release.ts", ["base"]],
-  ["cli", ["base"]],
+  // installation.ts: templates come with the program
+  ["cli", ["installation.ts", "base"]],
   ["watchdog", ["http1", "base"]],
   ["gateway", ["invoke", "functions", "base"]],
   ["admin", ["trigger", "functions", "store", "logs", "metrics", "base"]],
@@ -68,6 +70,8 @@ const rooms: readonly (readonly [room: string, mayImport: readonly string[] | "e
   ["store", ["base"]],
   ["logs", ["base"]],
   ["metrics", ["base"]],
+  // what the service manager and napd tell each other
+  ["systemd", ["base"]],
   // the grammar of HTTP/1.1, without any IO
   ["http1", []],
   // where the files are that come with the program

@@ -215,6 +215,11 @@ const catalogue = {
     say: (limit: number) =>
       `the queue holds ${limit} calls and takes no more; try again later, or raise setting queue.max_pending`,
   },
+  QUEUE_FUNCTION_FULL: {
+    status: 429,
+    say: (name: string, limit: number) =>
+      `the queue holds ${limit} calls of function ${name} and takes no more; try again later, or raise setting queue.max_pending_function or annotation napd.async-queue`,
+  },
   QUEUE_BODY_TOO_LARGE: {
     status: 413,
     say: (limit: number) =>

@@ -4,6 +4,8 @@ import { parseDuration } from "../base/durations.ts";
 export interface AsyncPolicy {
   /** Deliveries under way at a time. */
   readonly concurrency: number;
+  /** Calls and callbacks that may wait or be under way. */
+  readonly maxPending: number;
   /** Of one call, the first one included. */
   readonly attempts: number;
   readonly minWaitMs: number;
@@ -14,6 +16,7 @@ export interface AsyncPolicy {
 
 export const asyncDefaults: AsyncPolicy = {
   concurrency: 10,
+  maxPending: 50_000,
   attempts: 10,
   minWaitMs: 10_000,
   maxWaitMs: 120_000,
@@ -21,13 +24,15 @@ export const asyncDefaults: AsyncPolicy = {
 };
 
 /**
- * Reads annotations `com.openfaas.retry.attempts`, `.min_wait`, `.max_wait`, `.codes` and `napd.async-concurrency`.
+ * Reads annotations `com.openfaas.retry.attempts`, `.min_wait`, `.max_wait`, `.codes`, `napd.async-concurrency` and
+ * `napd.async-queue`.
  * What cannot be read counts as not said, as the contract has it.
  */
 export function asyncPolicyOf(annotations: Readonly<Record<string, string>>, defaults: AsyncPolicy): AsyncPolicy {
   const minWaitMs = wait(annotations["com.openfaas.retry.min_wait"]) ?? defaults.minWaitMs;
   return {
     concurrency: count(annotations["napd.async-concurrency"]) ?? defaults.concurrency,
+    maxPending: count(annotations["napd.async-queue"], 8) ?? defaults.maxPending,
     attempts: count(annotations["com.openfaas.retry.attempts"]) ?? defaults.attempts,
     minWaitMs,
     maxWaitMs: Math.max(minWaitMs, wait(annotations["com.openfaas.retry.max_wait"]) ?? defaults.maxWaitMs),
@@ -35,8 +40,8 @@ export function asyncPolicyOf(annotations: Readonly<Record<string, string>>, def
   };
 }
 
-function count(text: string | undefined): number | undefined {
-  return text !== undefined && /^[1-9]\d{0,3}$/.test(text) ? Number(text) : undefined;
+function count(text: string | undefined, digits = 4): number | undefined {
+  return text !== undefined && /^[1-9]\d*$/.test(text) && text.length <= digits ? Number(text) : undefined;
 }
 
 function wait(text: string | undefined): number | undefined {

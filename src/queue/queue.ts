@@ -8,12 +8,15 @@ import type { Bodies } from "./bodies.ts";
 import { openDelivery } from "./delivery.ts";
 import { Dispatcher } from "./dispatcher.ts";
 import type { Guard } from "./guard.ts";
+import { Places } from "./places.ts";
 import type { RetryPolicy } from "./retry.ts";
 import type { Depth, Lane, MessageFilter, MessageInfo, NewMessage, QueueStore } from "./store.ts";
 
 /** What the queue goes by for one function. */
 export interface FunctionLimits extends RetryPolicy {
   readonly concurrency: number;
+  /** Messages that are queued or run. */
+  readonly maxPending: number;
   /** 0: no limit of its own. */
   readonly maxBodyBytes: number;
 }
@@ -29,6 +32,7 @@ export interface QueueOptions {
   /** Of functions that are gone while their calls are not. */
   readonly defaults: FunctionLimits;
   readonly maxBodyBytes: number;
+  /** Messages of all functions that are queued or run; as many that were given up are kept. */
   readonly maxPending: number;
   /** Ms. */
   readonly keepDeadMs: number;
@@ -57,13 +61,13 @@ export class Queue {
   readonly #dispatcher: Dispatcher;
   readonly #counts = new Map<string, QueueCounts>();
   readonly #burying: NodeJS.Timeout;
-  /** Calls that are queued or run, and requests on their way to become some. */
-  #pending: number;
+  readonly #places: Places;
 
   private constructor(options: QueueOptions, depths: readonly Depth[]) {
     this.#o = options;
     const { store, defaults, clock, log } = options;
     const limits = (fn: string) => options.limits(fn) ?? defaults;
+    this.#places = new Places(options.maxPending, depths);
     const attempt = openDelivery({ ...options, retries: limits });
     this.#dispatcher = new Dispatcher({
       ...{ store, clock, log },
@@ -74,9 +78,9 @@ export class Queue {
       },
       concurrency: (lane, fn) => (lane === "call" ? limits(fn).concurrency : callbackConcurrency),
       left: ({ lane, fn }, { to, next }) => {
-        if (next?.lane === "call") this.#pending++;
+        this.#places.free(fn);
+        if (next) this.#places.add(next.fn);
         if (lane === "callback") return;
-        this.#pending--;
         const counts = this.#count(fn);
         counts.processed++;
         if (to === "dead") counts.givenUp++;
@@ -85,16 +89,11 @@ export class Queue {
     this.accept = openAccept({
       ...options,
       functionBodyLimit: (fn) => options.limits(fn)?.maxBodyBytes,
-      reserve: () => {
-        if (this.#pending >= options.maxPending) throw new AppError("QUEUE_FULL", [options.maxPending]);
-        this.#pending++;
-      },
-      release: () => void this.#pending--,
+      reserve: (fn) => this.#places.reserve(fn, limits(fn).maxPending),
+      release: (fn) => this.#places.free(fn),
       put: (message) => this.#put(message),
       cancel: async (callId) => (await this.#remove(callId)) > 0,
     });
-    const calls = depths.filter(({ lane }) => lane === "call");
-    this.#pending = calls.reduce((sum, { queued, running }) => sum + queued + running, 0);
     for (const { lane, fn, queued } of depths) if (queued > 0) this.#dispatcher.kick(lane, fn);
     this.#burying = setInterval(() => void this.#bury(), buryEveryMs);
     void this.#bury();
@@ -129,7 +128,7 @@ export class Queue {
       throw new AppError("QUEUE_CALL_NOT_DEAD", [callId]);
     }
     for (const { lane, fn } of revived) {
-      if (lane === "call") this.#pending++;
+      this.#places.add(fn);
       this.#dispatcher.kick(lane, fn);
     }
   }
@@ -162,7 +161,7 @@ export class Queue {
   async #remove(callId: string): Promise<number> {
     const removed = await this.#o.store.remove(callId);
     this.#dispatcher.abort(removed.map(({ seq }) => seq));
-    for (const { lane, state } of removed) if (lane === "call" && state !== "dead") this.#pending--;
+    for (const { fn, state } of removed) if (state !== "dead") this.#places.free(fn);
     return removed.length;
   }
 

@@ -274,6 +274,7 @@ suite("the printed configuration", () => {
       "images.credentials=/root/.docker/config.json",
       "queue.max_body=2Mi",
       "queue.max_pending=7",
+      "queue.max_pending_function=6",
       "queue.concurrency=8",
       "queue.attempts=9",
       "queue.min_wait=11s",
