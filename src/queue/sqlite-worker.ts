@@ -207,7 +207,7 @@ const methods: { [M in Request["method"]]: (...args: never[]) => unknown } = {
   },
 
   remove(callId: string) {
-    return removed(all("DELETE FROM messages WHERE call_id = ? RETURNING seq, lane, state, file", callId));
+    return removed(all("DELETE FROM messages WHERE call_id = ? RETURNING seq, lane, fn, state, file", callId));
   },
 
   revive(callId: string, now: number) {

@@ -89,7 +89,16 @@ export interface RunOptions {
 
 /** Runs nap in this process. */
 export async function nap(place: Place, args: readonly string[], options: RunOptions = {}): Promise<Ran> {
-  const { env = {}, stdin = "", terminal, signal = new AbortController().signal } = options;
+  const { context, end } = napContext(place, options);
+  const exit = await runCommandLine(args, context);
+  return { exit, ...(await end()) };
+}
+
+/** The world that commands see; `end` gives what was written. */
+export function napContext(
+  place: Place,
+  { env = {}, stdin = "", terminal, signal = new AbortController().signal }: RunOptions = {},
+): { context: Context; end(): Promise<Omit<Ran, "exit">> } {
   const collect = () => {
     const stream: PassThrough & { isTTY?: boolean; columns?: number } = new PassThrough();
     if (terminal !== undefined) Object.assign(stream, { isTTY: true, columns: terminal });
@@ -109,11 +118,15 @@ export async function nap(place: Place, args: readonly string[], options: RunOpt
     signal,
     version: async () => "0.0.0",
   };
-  const exit = await runCommandLine(args, context);
-  out.stream.end();
-  err.stream.end();
-  await Promise.all([once(out.stream, "close"), once(err.stream, "close")]);
-  return { exit, stdout: out.text(), stderr: err.text() };
+  return {
+    context,
+    async end() {
+      out.stream.end();
+      err.stream.end();
+      await Promise.all([once(out.stream, "close"), once(err.stream, "close")]);
+      return { stdout: out.text(), stderr: err.text() };
+    },
+  };
 }
 
 /** Makes `cwd` below `dir`, and the files, of which those that begin with `~/` are in the home. */
