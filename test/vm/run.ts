@@ -106,7 +106,9 @@ async function steps(subject: Subject, { files }: BaseImage, nextFolder: string)
     const valid = await machine.sh("cloud-init schema --system 2>&1 || true");
     assert.match(valid, /Valid schema/, valid);
     return (
-      await machine.sh("grep 'napd setup: functions answer' /var/log/cloud-init-output.log; uname -r; stat -fc %T /sys/fs/cgroup")
+      await machine.sh(
+        "grep 'napd setup: functions answer' /var/log/cloud-init-output.log; uname -r; stat -fc %T /sys/fs/cgroup",
+      )
     ).trim();
   });
   await step("a function by the watchdog that napd brings", async () => {
