@@ -40,7 +40,7 @@ async function step<T>(name: string, work: () => Promise<T>): Promise<T> {
     if (typeof result === "string") console.log(result.replace(/^/gm, `${" ".repeat(28)}`));
     return result;
   } catch (e) {
-    console.log(`FAIL  ${seconds(start)} s  ${seconds(begin)} s  ${name}`);
+    console.log(`FAIL  ${seconds(start)} s  ${seconds(begin)} s  ${name}`, e);
     throw e;
   }
 }
@@ -162,4 +162,6 @@ function hold(machine: Machine): Promise<void> {
   return new Promise((resolve) => process.once("SIGINT", () => resolve()));
 }
 
-await main();
+await main().catch(() => {
+  process.exitCode = 1; // which step and why was said there
+});
