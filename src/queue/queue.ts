@@ -67,6 +67,7 @@ export class Queue {
   readonly #counts = new Map<string, QueueCounts>();
   readonly #burying: NodeJS.Timeout;
   readonly #places: Places;
+  #depths: Promise<readonly Depth[]> | null = null;
 
   private constructor(options: QueueOptions, depths: readonly Depth[]) {
     this.#o = options;
@@ -153,8 +154,12 @@ export class Queue {
     }
   }
 
+  /** Who asks while somebody else does gets the same: a scrape asks for each of its metrics. */
   depths(): Promise<readonly Depth[]> {
-    return this.#o.store.depths();
+    this.#depths ??= this.#o.store.depths().finally(() => {
+      this.#depths = null;
+    });
+    return this.#depths;
   }
 
   counts(): ReadonlyMap<string, QueueCounts> {
