@@ -24,6 +24,9 @@ export interface Listener extends AsyncDisposable {
   refuse(): void;
 }
 
+/** Connections that wait in the kernel while napd starts; net.core.somaxconn is the limit to this. */
+const backlog = 4096;
+
 /** Fails with LISTEN. Disposing it cuts all connections. */
 export async function openListener({ at, setting }: ListenerOptions, options: ServerOptions): Promise<Listener> {
   const server = createServer(options);
@@ -33,7 +36,9 @@ export async function openListener({ at, setting }: ListenerOptions, options: Se
     server.once("error", (cause) =>
       reject(fail(systemCode(cause) === "EADDRINUSE" ? "the port is in use" : messageOf(cause), cause)),
     );
-    server.listen({ ...at, backlog: 4096 }, resolve);
+    if ("fd" in at)
+      server.listen(at, backlog, resolve); // Node overlooks it among the options then
+    else server.listen({ ...at, backlog }, resolve);
   });
   const address = server.address();
   const close = (): Promise<void> =>
