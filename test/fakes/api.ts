@@ -67,6 +67,7 @@ export async function serveApi(
       get: async () => [],
       cancel: async () => {},
       retry: async () => {},
+      result: async () => [],
       depths: async () => [],
     },
     cron: new Cron({
