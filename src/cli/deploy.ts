@@ -4,6 +4,7 @@ import type { Deployment } from "./deployment.ts";
 import { Failure } from "./failure.ts";
 import { type Gateway, refused } from "./gateway.ts";
 import { coloured, printJson } from "./output.ts";
+import { tellPull } from "./pull-progress.ts";
 import { getFunction, publicName } from "./status.ts";
 import { statusLines } from "./status-lines.ts";
 
@@ -14,6 +15,8 @@ export interface DeployOptions {
   readonly replace: boolean;
   readonly wait: boolean;
   readonly waitMs: number;
+  /** Of a request: the gateway answers when it has the image. */
+  readonly timeoutMs: number;
   readonly json: boolean;
 }
 
@@ -34,8 +37,9 @@ export async function deployAll(
       const began = performance.now();
       try {
         lines.set(d.service, "deploying");
-        const how = await send(gateway, d, options);
-        if (options.wait) await untilReady(context, gateway, d, options.waitMs, (text) => lines.set(d.service, text));
+        const tell = (text: string) => lines.set(d.service, text);
+        const how = await told(context, gateway, d, tell, () => send(gateway, d, options));
+        if (options.wait) await untilReady(context, gateway, d, options.waitMs, tell);
         const seconds = ((performance.now() - began) / 1000).toFixed(1);
         const state = options.wait ? "ready" : "accepted";
         lines.end(d.service, `${coloured(context, context.stderr, "green", state)} ${url} (${how}, ${seconds} s)`);
@@ -56,15 +60,28 @@ export async function deployAll(
   throw new Failure(`${failed.length} of ${all.length} not deployed: ${names}${reasons}`);
 }
 
-async function send(gateway: Gateway, d: Deployment, { update, replace }: DeployOptions): Promise<string> {
+/** Does the work; on a terminal, says meanwhile how far the image is. */
+async function told<T>(
+  { stderr }: Context,
+  gateway: Gateway,
+  d: Deployment,
+  tell: (text: string) => void,
+  work: () => Promise<T>,
+): Promise<T> {
+  using _ = stderr.isTTY ? tellPull(gateway, d, tell) : undefined;
+  return await work();
+}
+
+async function send(gateway: Gateway, d: Deployment, { update, replace, timeoutMs }: DeployOptions): Promise<string> {
   if (replace) {
     const body = { functionName: d.service, ...(d.namespace && { namespace: d.namespace }) };
     await gateway.request("DELETE", "/system/functions", { body });
   }
   // the first answer tells whether the function is there; a new one is made by POST (contracts/cli.md §3.2)
-  const first = await gateway.request(update ? "PUT" : "POST", "/system/functions", { body: d });
+  const options = { body: d, timeoutMs };
+  const first = await gateway.request(update ? "PUT" : "POST", "/system/functions", options);
   const isNew = update && first.status === 404;
-  const reply = isNew ? await gateway.request("POST", "/system/functions", { body: d }) : first;
+  const reply = isNew ? await gateway.request("POST", "/system/functions", options) : first;
   if (reply.status !== 200 && reply.status !== 202) throw refused(gateway.url, reply);
   return update && !isNew ? "updated" : "created";
 }
