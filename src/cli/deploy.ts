@@ -40,9 +40,9 @@ export async function deployAll(
   all: readonly Deployment[],
   options: DeployOptions,
 ): Promise<void> {
-  const subjects = all.map((d) => ({ ...d, name: d.service }));
-  await forEachFunction(context, gateway, subjects, options, (d, tell) =>
-    deployOne(context, gateway, d, options, tell),
+  const subjects = all.map((d) => ({ name: d.service, namespace: d.namespace, wanted: d }));
+  await forEachFunction(context, gateway, subjects, options, ({ wanted }, tell) =>
+    deployOne(context, gateway, wanted, options, tell),
   );
 }
 
