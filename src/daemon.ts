@@ -19,6 +19,7 @@ import { Secrets } from "./functions/secrets.ts";
 import { SleepStats, waitBounds } from "./functions/sleep-stats.ts";
 import type { Table } from "./functions/table.ts";
 import { Usage } from "./functions/usage.ts";
+import { Certificate } from "./gateway/certificate.ts";
 import type { ListenerOptions } from "./gateway/listener.ts";
 import { type GatewayLimits, openGateway } from "./gateway/server.ts";
 import { openInternalCalls } from "./invoke/internal.ts";
@@ -71,9 +72,10 @@ export async function startDaemon(
   up.use(await claim("paths.run", config.paths.run));
   up.use(await claim("paths.data", config.paths.data));
   await finishRestore(config.paths.data);
+  const certificate = config.tls.certificate === "" ? undefined : up.use(await Certificate.open(config.tls, log));
   const gateway = up.use(
     await openGateway({
-      listeners: gatewayListeners(config, sockets),
+      listeners: gatewayListeners(config, sockets, certificate),
       bridgeAddress: bridgeAddress(config),
       defaultNamespace,
       table,
@@ -265,11 +267,26 @@ function openRoutes({ routes, gateway, functions }: Config): Routes {
   return new Routes(fixed, gateway.function_routes === "allow");
 }
 
-/** Sockets that napd was started with take the place of setting gateway.listen. */
-function gatewayListeners({ gateway }: Config, sockets: readonly InheritedSocket[]): ListenerOptions[] {
-  const setting = "gateway.listen";
-  if (sockets.length === 0) return [{ at: gateway.listen, setting }];
-  return sockets.map(({ fd }) => ({ at: { fd }, setting }));
+/** Sockets that napd was started with take the place of settings gateway.listen and, called `tls`, tls.listen. */
+function gatewayListeners(
+  { gateway, tls }: Config,
+  sockets: readonly InheritedSocket[],
+  certificate: Certificate | undefined,
+): ListenerOptions[] {
+  const isTls = ({ name }: InheritedSocket) => name === "tls";
+  const plain: ListenerOptions[] = sockets
+    .filter((socket) => !isTls(socket))
+    .map(({ fd }) => ({ at: { fd }, setting: "gateway.listen" }));
+  if (plain.length === 0) plain.push({ at: gateway.listen, setting: "gateway.listen" });
+  if (certificate === undefined) {
+    if (sockets.some(isTls)) throw new AppError("CONFIG", ["socket tls wants settings tls.certificate and tls.key"]);
+    return plain;
+  }
+  const secure: ListenerOptions[] = sockets
+    .filter(isTls)
+    .map(({ fd }) => ({ at: { fd }, setting: "tls.listen", certificate }));
+  if (secure.length === 0 && tls.listen) secure.push({ at: tls.listen, setting: "tls.listen", certificate });
+  return [...plain, ...secure];
 }
 
 /** Who looks for napd where a setting says should find out why it is not there. */

@@ -114,6 +114,17 @@ function listen(fallback: ListenAddress, sentence: string): Setting<ListenAddres
   return { sentence, fallback, read, write: (v) => `${v.host.includes(":") ? `[${v.host}]` : v.host}:${v.port}` };
 }
 
+/** Undefined, written as nothing: does not listen. */
+function listenOrNot(sentence: string): Setting<ListenAddress | undefined> {
+  const { read, write } = listen({ host: "", port: 0 }, "");
+  return {
+    sentence,
+    fallback: undefined,
+    read: (t) => (t === "" ? undefined : read(t)),
+    write: (v) => (v === undefined ? "" : write(v)),
+  };
+}
+
 /** `a.b.c.d/n`; its first address is the bridge's. */
 function subnet(fallback: string, sentence: string): Setting<string> {
   const read = (t: string) => {
@@ -162,6 +173,14 @@ export const settings = {
       "How long a WebSocket or another upgraded connection may be silent in both directions before it is closed.",
     ),
     max_body: bytes(0, "Largest body of a call, 0: no limit; annotation napd.max-body overrides it for one function."),
+  },
+  tls: {
+    listen: listenOrNot("Address and port for HTTPS, such as 0.0.0.0:443, beside gateway.listen; empty for none."),
+    certificate: path(
+      "",
+      "PEM file with the certificate for tls.listen and what leads up to its root; read anew when it changes.",
+    ),
+    key: path("", "PEM file with the certificate's key; read anew when it changes."),
   },
   calls: {
     max_inflight: integer(

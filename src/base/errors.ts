@@ -300,6 +300,11 @@ const catalogue = {
     say: (address: string, why: string, setting: string) =>
       `cannot listen on ${address}: ${why}; free it or change setting ${setting}`,
   },
+  TLS_CERTIFICATE: {
+    status: 500,
+    say: (file: string, why: string) =>
+      `certificate ${file} cannot be used: ${why}; settings tls.certificate and tls.key name the files`,
+  },
   SHUTTING_DOWN: { status: 503, say: () => "napd is shutting down; try again in a moment" },
   INTERNAL: { status: 500, say: (why: string) => `internal error: ${why}` },
 } as const satisfies Record<string, { status: number; say: (...args: never[]) => string }>;
