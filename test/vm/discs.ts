@@ -1,8 +1,8 @@
 import { execFile } from "node:child_process";
-import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { promisify } from "node:util";
-import { sumsOf } from "../../scripts/release.ts";
+import { writeSums } from "../../scripts/release.ts";
 import { webImage } from "../support/images.ts";
 
 const run = promisify(execFile);
@@ -33,9 +33,7 @@ export async function makeNextRelease(archive: string, dir: string, version: str
   };
   await change("package.json", { version });
   await change("revision.json", { message: `version ${version}` });
-  const sums = join(folder, "SHA256SUMS");
-  await rm(sums); // the list does not name itself
-  await writeFile(sums, sumsOf(folder));
+  writeSums(folder);
   return folder;
 }
 
