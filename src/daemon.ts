@@ -8,7 +8,6 @@ import type { Logger } from "./base/log.ts";
 import { keyOf, splitAddress } from "./base/names.ts";
 import { hostAddress, parseSubnet } from "./base/subnet.ts";
 import type { Config } from "./config.ts";
-import { asyncDefaults } from "./functions/async-policy.ts";
 import { durationBounds } from "./functions/call-stats.ts";
 import { Functions } from "./functions/functions.ts";
 import { ImagesInUse } from "./functions/images-in-use.ts";
@@ -30,6 +29,7 @@ import { openMetricsServer } from "./metrics/server.ts";
 import { Bodies } from "./queue/bodies.ts";
 import { Guard } from "./queue/guard.ts";
 import { type FunctionLimits, Queue } from "./queue/queue.ts";
+import { Results } from "./queue/results.ts";
 import { bodiesDir, SqliteStore } from "./queue/sqlite.ts";
 import type { Release } from "./release.ts";
 import { Scaler } from "./scale/scaler.ts";
@@ -121,12 +121,14 @@ export async function startDaemon(
       maxBodyBytes: config.gateway.max_body,
     },
     async: {
-      ...asyncDefaults,
       concurrency: config.queue.concurrency,
       maxPending: config.queue.max_pending_function,
       attempts: config.queue.attempts,
       minWaitMs: config.queue.min_wait,
       maxWaitMs: config.queue.max_wait,
+      backoff: config.queue.backoff,
+      codes: new Set(config.queue.retry_codes.map(Number)),
+      keepResultsMs: config.queue.keep_results,
     },
   };
   const { ready_timeout: readyTimeoutMs, grace: graceMs, deploy_wait: deployWaitMs, on_stop } = config.functions;
@@ -156,14 +158,19 @@ export async function startDaemon(
   const tunnelIdleMs = config.gateway.tunnel_idle;
   const calls = openInvoke({ table, defaultNamespace, thaw: sleeper.thaw, waits: sleep.waits, tunnelIdleMs });
   const queueStore = up.use(await SqliteStore.open(config.paths.data));
+  const results = up.use(
+    await Results.open(join(config.paths.data, "results"), { maxTotalBytes: config.queue.max_results, clock, log }),
+  );
   const queue = await Queue.open({
     store: queueStore,
+    results,
     bodies: new Bodies(bodiesDir(config.paths.data), config.images.disk_reserve),
     guard: new Guard([config.network.subnet], config.queue.callback_allow),
     deliver: openInternalCalls(calls.invoke, config.gateway.max_header_bytes),
     limits: asyncLimits(table),
     defaults: { ...defaults.async, maxBodyBytes: 0 },
     maxBodyBytes: config.queue.max_body,
+    maxResultBytes: config.queue.max_result,
     maxPending: config.queue.max_pending,
     keepDeadMs: config.queue.keep_dead,
     ...{ defaultNamespace, clock, log },

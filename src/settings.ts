@@ -83,6 +83,15 @@ function durationOrNever(fallback: number, sentence: string): Setting<number> {
   return { sentence, fallback, read, write: (v) => (v === Number.POSITIVE_INFINITY ? "never" : formatDuration(v)) };
 }
 
+/** Milliseconds; 0 for `off`. */
+function durationOrOff(fallback: number, sentence: string): Setting<number> {
+  const read = (t: string) => {
+    const ms = t === "off" ? 0 : parseDuration(t);
+    return ms !== undefined && ms >= 0 ? ms : fail("must be a duration such as 1h, or off");
+  };
+  return { sentence, fallback, read, write: (v) => (v === 0 ? "off" : formatDuration(v)) };
+}
+
 function timeZone(fallback: string, sentence: string): Setting<string> {
   const read = (t: string) =>
     t === "local" || isTimeZone(t) ? t : fail("must be a time zone such as Europe/Berlin, or local");
@@ -202,6 +211,23 @@ export const settings = {
       120_000,
       "How long it waits for another attempt at most, unless annotation com.openfaas.retry.max_wait says otherwise.",
     ),
+    backoff: choice(
+      ["equal", "full", "exponential"],
+      "equal",
+      "How much of these waits is by chance: half, all, or nothing.",
+    ),
+    retry_codes: words(
+      ["408", "429", "500", "502", "503", "504"],
+      "Statuses that are tried again, unless annotation com.openfaas.retry.codes says otherwise.",
+      (word) => /^[1-5]\d\d$/.test(word),
+      "must be HTTP statuses such as 429 503",
+    ),
+    keep_results: durationOrOff(
+      0,
+      "How long results of asynchronous calls are kept for GET /system/queue/CALL-ID/result, or off. Annotation napd.async-results overrides it.",
+    ),
+    max_result: bytes(2 ** 20, "Largest answer that is kept as a result."),
+    max_results: bytes(256 * 2 ** 20, "Space for all results; the oldest make room."),
     keep_dead: duration(7 * 24 * 3_600_000, "How long calls that were given up are kept, from when they came."),
     callback_allow: words(
       [],

@@ -233,6 +233,16 @@ const catalogue = {
     status: 409,
     say: (callId: string) => `call ${callId} has not been given up; it is queued or runs already`,
   },
+  RESULT_NOT_FOUND: {
+    status: 404,
+    say: (callId: string) =>
+      `there is no result of call ${callId}: it never came, or its result was not kept, or not for so long; setting queue.keep_results or annotation napd.async-results keeps them`,
+  },
+  RESULT_TOO_LARGE: {
+    status: 413,
+    say: (callId: string, limit: number) =>
+      `call ${callId} is done, but its answer is larger than the ${limit} bytes that are kept; setting queue.max_result raises the limit, and a callback gets answers up to queue.max_body`,
+  },
   CALLBACK_INVALID: {
     status: 400,
     say: (url: string) => `X-Callback-Url "${url}" is not an http or https URL`,

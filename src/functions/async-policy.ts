@@ -10,8 +10,12 @@ export interface AsyncPolicy {
   readonly attempts: number;
   readonly minWaitMs: number;
   readonly maxWaitMs: number;
+  /** How much of a wait is by chance: nothing, half of it, all of it. */
+  readonly backoff: "exponential" | "equal" | "full";
   /** Statuses that are tried again. */
   readonly codes: ReadonlySet<number>;
+  /** How long results are kept, ms; 0: not at all. */
+  readonly keepResultsMs: number;
 }
 
 export const asyncDefaults: AsyncPolicy = {
@@ -20,12 +24,14 @@ export const asyncDefaults: AsyncPolicy = {
   attempts: 10,
   minWaitMs: 10_000,
   maxWaitMs: 120_000,
+  backoff: "equal",
   codes: new Set([408, 429, 500, 502, 503, 504]),
+  keepResultsMs: 0,
 };
 
 /**
- * Reads annotations `com.openfaas.retry.attempts`, `.min_wait`, `.max_wait`, `.codes`, `napd.async-concurrency` and
- * `napd.async-queue`.
+ * Reads annotations `com.openfaas.retry.attempts`, `.min_wait`, `.max_wait`, `.codes`, `napd.async-concurrency`,
+ * `napd.async-queue` and `napd.async-results`.
  * What cannot be read counts as not said, as the contract has it.
  */
 export function asyncPolicyOf(annotations: Readonly<Record<string, string>>, defaults: AsyncPolicy): AsyncPolicy {
@@ -36,7 +42,9 @@ export function asyncPolicyOf(annotations: Readonly<Record<string, string>>, def
     attempts: count(annotations["com.openfaas.retry.attempts"]) ?? defaults.attempts,
     minWaitMs,
     maxWaitMs: Math.max(minWaitMs, wait(annotations["com.openfaas.retry.max_wait"]) ?? defaults.maxWaitMs),
+    backoff: defaults.backoff,
     codes: codes(annotations["com.openfaas.retry.codes"]) ?? defaults.codes,
+    keepResultsMs: keep(annotations["napd.async-results"]) ?? defaults.keepResultsMs,
   };
 }
 
@@ -46,7 +54,11 @@ function count(text: string | undefined, digits = 4): number | undefined {
 
 function wait(text: string | undefined): number | undefined {
   const ms = text === undefined ? undefined : parseDuration(text);
-  return ms !== undefined && ms > 0 ? ms : undefined;
+  return ms !== undefined && ms >= 0 ? ms : undefined;
+}
+
+function keep(text: string | undefined): number | undefined {
+  return text === "off" ? 0 : wait(text);
 }
 
 function codes(text: string | undefined): ReadonlySet<number> | undefined {

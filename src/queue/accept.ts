@@ -6,7 +6,7 @@ import { callHeaders, type Invoke } from "../invoke/invoke.ts";
 import { lingerAtEnd } from "../invoke/linger.ts";
 import { refuse } from "../invoke/refuse.ts";
 import type { Bodies } from "./bodies.ts";
-import { isGateway, parseCallback } from "./callback.ts";
+import { isGateway, parseCallback } from "./callbacks.ts";
 import type { Guard } from "./guard.ts";
 import type { NewMessage } from "./store.ts";
 

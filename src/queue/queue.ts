@@ -9,6 +9,7 @@ import { openDelivery } from "./delivery.ts";
 import { Dispatcher } from "./dispatcher.ts";
 import type { Guard } from "./guard.ts";
 import { Places } from "./places.ts";
+import type { KeptResult, Results } from "./results.ts";
 import type { RetryPolicy } from "./retry.ts";
 import type { Depth, Lane, MessageFilter, MessageInfo, NewMessage, QueueStore } from "./store.ts";
 
@@ -17,6 +18,8 @@ export interface FunctionLimits extends RetryPolicy {
   readonly concurrency: number;
   /** Messages that are queued or run. */
   readonly maxPending: number;
+  /** How long results are kept, ms; 0: not at all. */
+  readonly keepResultsMs: number;
   /** 0: no limit of its own. */
   readonly maxBodyBytes: number;
 }
@@ -24,6 +27,7 @@ export interface FunctionLimits extends RetryPolicy {
 export interface QueueOptions {
   readonly store: QueueStore;
   readonly bodies: Bodies;
+  readonly results: Results;
   readonly guard: Guard;
   readonly deliver: Deliver;
   readonly defaultNamespace: string;
@@ -32,6 +36,7 @@ export interface QueueOptions {
   /** Of functions that are gone while their calls are not. */
   readonly defaults: FunctionLimits;
   readonly maxBodyBytes: number;
+  readonly maxResultBytes: number;
   /** Messages of all functions that are queued or run; as many that were given up are kept. */
   readonly maxPending: number;
   /** Ms. */
@@ -68,7 +73,7 @@ export class Queue {
     const { store, defaults, clock, log } = options;
     const limits = (fn: string) => options.limits(fn) ?? defaults;
     this.#places = new Places(options.maxPending, depths);
-    const attempt = openDelivery({ ...options, retries: limits });
+    const attempt = openDelivery({ ...options, policy: limits });
     this.#dispatcher = new Dispatcher({
       ...{ store, clock, log },
       attempt: async (message, signal) => {
@@ -77,6 +82,7 @@ export class Queue {
         return outcome;
       },
       concurrency: (lane, fn) => (lane === "call" ? limits(fn).concurrency : callbackConcurrency),
+      discarded: ({ next }) => void (next && options.bodies.drop(next.body)),
       left: ({ lane, fn }, { to, next }) => {
         this.#places.free(fn);
         if (next) this.#places.add(next.fn);
@@ -113,6 +119,20 @@ export class Queue {
     const found = await this.#o.store.list({ callId, limit: 100 });
     if (found.length === 0) throw new AppError("QUEUE_CALL_NOT_FOUND", [callId]);
     return found;
+  }
+
+  /**
+   * What came of a call or, while it is queued or runs, what `get` says. Fails with RESULT_NOT_FOUND, or with
+   * RESULT_TOO_LARGE when it was not kept whole.
+   */
+  async result(callId: string): Promise<KeptResult | readonly MessageInfo[]> {
+    const known = await this.#o.store.list({ callId, limit: 100 });
+    if (known.some(({ lane, state }) => lane === "call" && state !== "dead")) return known;
+    const result = await this.#o.results.get(callId);
+    if (!result) throw new AppError("RESULT_NOT_FOUND", [callId]);
+    if (result.isWhole) return result;
+    result.body.destroy();
+    throw new AppError("RESULT_TOO_LARGE", [callId, this.#o.maxResultBytes]);
   }
 
   /** Ends a call wherever it is. Fails with QUEUE_CALL_NOT_FOUND. */

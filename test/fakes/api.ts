@@ -67,6 +67,7 @@ export async function serveApi(
       get: async () => [],
       cancel: async () => {},
       retry: async () => {},
+      result: async () => [],
     },
     cron: new Cron({
       ...{ functions: () => [], records: { load: () => [], save: () => {} }, deliver: async () => ({ status: 200 }) },

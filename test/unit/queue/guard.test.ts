@@ -5,8 +5,9 @@ import type { AddressInfo } from "node:net";
 import { Readable } from "node:stream";
 import { suite, test } from "node:test";
 import { isAppError } from "../../../src/base/errors.ts";
-import { parseCallback, postCallback } from "../../../src/queue/callback.ts";
+import { parseCallback } from "../../../src/queue/callbacks.ts";
 import { Guard } from "../../../src/queue/guard.ts";
+import { postCallback } from "../../../src/queue/post.ts";
 
 suite("callbacks may go to", () => {
   const guard = new Guard(["10.63.0.0/16"], []);

@@ -3,7 +3,13 @@ import { suite, test } from "node:test";
 import { asyncDefaults, asyncPolicyOf } from "../../../src/functions/async-policy.ts";
 import { decide, type Result, type RetryPolicy } from "../../../src/queue/retry.ts";
 
-const policy: RetryPolicy = { attempts: 3, minWaitMs: 1000, maxWaitMs: 5000, codes: new Set([429, 500, 503]) };
+const policy: RetryPolicy = {
+  attempts: 3,
+  minWaitMs: 1000,
+  maxWaitMs: 5000,
+  backoff: "equal",
+  codes: new Set([429, 500, 503]),
+};
 const now = Date.parse("2026-01-01T00:00:00Z");
 
 suite("after an attempt", () => {
