@@ -18,11 +18,12 @@ import {
   existsSync,
   mkdirSync,
   mkdtempSync,
+  readdirSync,
   readFileSync,
   rmSync,
   writeFileSync,
 } from "node:fs";
-import { join, resolve } from "node:path";
+import { join, relative, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { readRelease } from "../src/release.ts";
 import { bunRuntime } from "./bun-runtimes.ts";
@@ -33,31 +34,59 @@ const architectures: readonly Architecture[] = ["x64", "arm64"];
 
 const root = join(import.meta.dirname, "..");
 
-const launcher = `#!/bin/sh
-root=$(dirname "$(dirname "$(readlink -f "$0")")")
-exec "$root/runtime/node" "$root/lib/napd.mjs" "$@"
+/** Programs by the file that they start with. A thread is started by its file too, so it has one of its own. */
+const bundles = { napd: "src/main.ts", "sqlite-worker": "src/queue/sqlite-worker.ts", nap: "src/nap.ts" };
+
+/** Goes to its own release, whatever links lead to it, and stays there when `current` leads elsewhere later. */
+const launcher = (program: string, more = "") => `#!/bin/sh
+${more}root=$(dirname "$(dirname "$(readlink -f "$0")")")
+exec "$root/runtime/node" "$root/lib/${program}.mjs" "$@"
 `;
+
+/** Memory is given back, see docs/decisions.md. */
+const fewArenas = `MALLOC_ARENA_MAX=\${MALLOC_ARENA_MAX:-2}
+export MALLOC_ARENA_MAX
+`;
+
+/** Files and folders that go along as they are. */
+const copied = ["proto", "cni", "systemd", "cloud-init", "templates", "docs", "install.sh"].concat([
+  "LICENSE",
+  "README.md",
+  "CHANGELOG.md",
+]);
 
 /** Everything that a release has, in a folder that exists and is empty. */
 async function fill(folder: string, architecture: Architecture, onlyBuilt: boolean): Promise<void> {
   for (const name of ["bin", "runtime", "lib", "dist"]) mkdirSync(join(folder, name));
-  writeFileSync(join(folder, "bin/napd"), launcher, { mode: 0o755 });
+  writeFileSync(join(folder, "bin/napd"), launcher("napd", fewArenas), { mode: 0o755 });
+  writeFileSync(join(folder, "bin/nap"), launcher("nap"), { mode: 0o755 });
   copyFileSync(nodeRuntime(architecture), join(folder, "runtime/node"));
-  bundle("src/main.ts", join(folder, "lib/napd.mjs"));
-  bundle("src/queue/sqlite-worker.ts", join(folder, "lib/sqlite-worker.mjs")); // a thread is started by its file
+  for (const [name, entry] of Object.entries(bundles)) bundle(entry, join(folder, `lib/${name}.mjs`));
 
   const { version, sha, commitMessage } = await readRelease(root);
   const json = (value: object) => `${JSON.stringify(value, null, 2)}\n`;
   writeFileSync(join(folder, "package.json"), json({ name: "napd", version, license: "MIT", type: "module" }));
   writeFileSync(join(folder, "revision.json"), json({ sha, message: commitMessage }));
 
-  for (const name of ["proto", "cni", "systemd", "docs", "LICENSE", "README.md", "CHANGELOG.md"])
-    cpSync(join(root, name), join(folder, name), { recursive: true });
+  for (const name of copied)
+    if (existsSync(join(root, name))) cpSync(join(root, name), join(folder, name), { recursive: true });
   copyFileSync(join(root, "src/host/oci/seccomp.json"), join(folder, "seccomp.json"));
 
   for (const name of [`watchdog-linux-${architecture}`, ...fwatchdogs(architecture)])
     if (!onlyBuilt || existsSync(join(root, "dist", name)))
       cpSync(join(root, "dist", name), join(folder, "dist", name), { recursive: true });
+  writeFileSync(join(folder, "SHA256SUMS"), sumsOf(folder));
+}
+
+/** What sha256sum prints for every file of a folder: says whether it is whole, and is its name among releases. */
+export function sumsOf(folder: string): string {
+  const files = readdirSync(folder, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
+  const names = files.map((file) => relative(folder, join(file.parentPath, file.name))).sort();
+  return names.map((name) => `${sha256(join(folder, name))}  ${name}\n`).join("");
+}
+
+function sha256(file: string): string {
+  return createHash("sha256").update(readFileSync(file)).digest("hex");
 }
 
 function fwatchdogs(architecture: Architecture): string[] {
@@ -122,7 +151,7 @@ async function main(args: string[]): Promise<void> {
       await fill(join(work, name), architecture, onlyBuilt);
       const file = join(out, `${name}.tar.gz`);
       pack(work, name, file, commitSeconds(), onlyBuilt ? 1 : 9);
-      sums.push(`${createHash("sha256").update(readFileSync(file)).digest("hex")}  ${name}.tar.gz\n`);
+      sums.push(`${sha256(file)}  ${name}.tar.gz\n`);
       console.log(file);
     } finally {
       rmSync(work, { recursive: true, force: true });

@@ -29,6 +29,9 @@ const usage = `napd ${version}: serverless functions on one machine
   napd restore [OPTIONS] FILE          take what FILE holds for what is deployed; napd must not run
   napd doctor [OPTIONS] [--json]       look at this machine and say what is amiss, with the remedy; napd may run
 
+  napd install [--help]                put this release in its place, or upgrade to it
+  napd uninstall [--help]              take it away
+
   --config FILE            settings; default ${defaultFile} if it is there
   --set SECTION.KEY=VALUE  one setting; wins over NAPD_SECTION_KEY in the environment, which wins over the file
   --force                  restore: replace what is there already
@@ -48,6 +51,7 @@ const exitConfig = 78;
 
 /** The exit code: 0 after an orderly end, 1 when something could not be done, 2 for wrong usage, 78 for wrong settings. */
 async function main(args: string[]): Promise<number> {
+  if (args[0] === "install" || args[0] === "uninstall") return installOrNot(args);
   const line = parseLine(args);
   if (typeof line === "string") {
     console.error(`napd: ${line}; napd --help says what there is`);
@@ -75,6 +79,19 @@ async function main(args: string[]): Promise<number> {
   if (command === "backup") return backup(config, rest[0]!);
   if (command === "restore") return restore(config, rest[0]!, values.force ?? false);
   return run(config, log);
+}
+
+/** Loaded when it is wanted: what runs for months does not need it. */
+async function installOrNot(args: string[]): Promise<number> {
+  const { runInstaller } = await import("./install/command.ts");
+  return runInstaller(args, {
+    environment: process.env,
+    readConfig: (file) => loadConfig({ file, fileIsRequired: false, environment: {}, flags: [] }),
+    removeFunctions: async (config, purge) => {
+      const { removeFunctions } = await import("./teardown.ts");
+      return removeFunctions(config, openLog("warn"), purge);
+    },
+  });
 }
 
 function readConfig(sources: ConfigSources): Config | undefined {

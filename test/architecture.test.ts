@@ -15,6 +15,8 @@ const rooms: readonly (readonly [room: string, mayImport: readonly string[] | "e
     [
       "daemon.ts",
       "machine.ts",
+      "teardown.ts",
+      "install",
       "doctor",
       "config.ts",
       "release.ts",
@@ -25,6 +27,8 @@ const rooms: readonly (readonly [room: string, mayImport: readonly string[] | "e
       "base",
     ],
   ],
+  // takes down what daemon.ts has built, by the same parts
+  ["teardown.ts", ["daemon.ts", "machine.ts", "functions", "store", "config.ts", "base"]],
   ["daemon.ts", "everything"],
   // the half of the composition root that is about this machine
   [
@@ -42,6 +46,8 @@ const rooms: readonly (readonly [room: string, mayImport: readonly string[] | "e
       "base",
     ],
   ],
+  // puts programs, units and directories in their places; knows what is installed, and nothing of what runs in it
+  ["install", ["config.ts", "release.ts", "host/exec.ts", "store", "installation.ts", "base"]],
   // looks at the machine as host will use it; nothing that runs needs it
   ["doctor", ["config.ts", "host/containerd", "host/net", "host/exec.ts", "base"]],
   ["config.ts", ["settings.ts", "base"]],

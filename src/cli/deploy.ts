@@ -3,8 +3,9 @@ import type { Context } from "./context.ts";
 import type { Deployment } from "./deployment.ts";
 import { Failure } from "./failure.ts";
 import { type Gateway, refused } from "./gateway.ts";
-import { coloured, printJson, statusLines } from "./output.ts";
-import { type FunctionStatus, functionPath, publicName } from "./status.ts";
+import { coloured, printJson } from "./output.ts";
+import { getFunction, publicName } from "./status.ts";
+import { statusLines } from "./status-lines.ts";
 
 export interface DeployOptions {
   /** Updates what is there; otherwise a function must be new. */
@@ -80,11 +81,7 @@ async function untilReady(
 ): Promise<void> {
   const end = performance.now() + waitMs;
   for (let pause = 50; ; pause = Math.min(pause * 1.5, 1000)) {
-    const reply = await gateway.request("GET", functionPath(d.service), {
-      query: { usage: "1", namespace: d.namespace },
-    });
-    if (reply.status !== 200) throw refused(gateway.url, reply);
-    const status: FunctionStatus = JSON.parse(reply.text);
+    const status = await getFunction(gateway, d.service, d.namespace);
     if (status.state === "Failed")
       throw new Failure(status.reason ?? "it does not come up; nap logs shows what it says");
     if (status.state ? settled.has(status.state) : (status.availableReplicas ?? 0) > 0) return;

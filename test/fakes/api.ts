@@ -68,6 +68,7 @@ export async function serveApi(
       cancel: async () => {},
       retry: async () => {},
       result: async () => [],
+      depths: async () => [],
     },
     cron: new Cron({
       ...{ functions: () => [], records: { load: () => [], save: () => {} }, deliver: async () => ({ status: 200 }) },

@@ -3,6 +3,7 @@ import { type Deployment, deploymentOf, deploymentOfFlags } from "../deployment.
 import { wrongUsage } from "../failure.ts";
 import { type StackFlags, stackFlags } from "../flags.ts";
 import type { Define } from "../main.ts";
+import { printJson } from "../output.ts";
 import { chosen, readStack } from "../stack.ts";
 import { findStackFile } from "../stack-file.ts";
 import { findInStore, platformName, readStore, storeBase } from "../store.ts";
@@ -13,6 +14,7 @@ interface Flags extends StackFlags {
   fromStore?: string;
   url?: string;
   arch?: string;
+  json?: boolean;
 }
 
 const noFlags = { env: [], label: [], annotation: [], constraint: [], secret: [] };
@@ -26,14 +28,15 @@ export const define: Define = (command, context) => {
     .option("--from-store <function>", "a function of the store instead of a stack file")
     .option("-u, --url <url>", "functions.json of the store")
     .option("--arch <platform>", "x86_64, arm64 or armhf, for --from-store")
+    .option("-j, --json", "as JSON")
     .action(async (flags: Flags) => {
       if (flags.api !== "openfaas.com/v1" && flags.api !== knative) throw wrongUsage(`--api ${flags.api} is not known`);
       const wanted = (await deployments(flags)).sort((a, b) => (a.service < b.service ? -1 : 1));
-      for (const d of wanted) {
-        const object =
-          flags.api === knative ? knativeService(d, flags.namespace) : openfaasFunction(d, flags.namespace);
-        context.stdout.write(`---\n${stringify(object, { lineWidth: 0 })}`);
-      }
+      const objects = wanted.map((d) =>
+        flags.api === knative ? knativeService(d, flags.namespace) : openfaasFunction(d, flags.namespace),
+      );
+      if (flags.json) return printJson(context, objects);
+      for (const object of objects) context.stdout.write(`---\n${stringify(object, { lineWidth: 0 })}`);
     });
 
   async function deployments(flags: Flags): Promise<Deployment[]> {
