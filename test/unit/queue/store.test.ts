@@ -152,6 +152,15 @@ suite("the store of the queue", () => {
     assert.deepEqual(await t.files(), []);
   });
 
+  test("takes no body, however small, that the disk should not have", async () => {
+    await using t = await opened();
+    const strict = new Bodies(bodiesDir(t.path), Number.MAX_SAFE_INTEGER);
+    for (const bytes of [1, 100_000])
+      await assert.rejects(strict.keep(Readable.from([Buffer.alloc(bytes)]), 1e6), (e) => isAppError(e, "DISK_FULL"));
+    assert.deepEqual(await strict.keep(Readable.from([]), 1e6), { bytes: 0, data: Buffer.alloc(0), file: null });
+    assert.deepEqual(await t.files(), []);
+  });
+
   test("does not refuse others along with one that cannot be done", async () => {
     await using t = await opened();
     const bad = message("bad", { callId: null as unknown as string });
