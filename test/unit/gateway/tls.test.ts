@@ -8,7 +8,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { connect, type TLSSocket } from "node:tls";
 import type { Logger } from "../../../src/base/log.ts";
 import { Certificate, type CertificateFiles } from "../../../src/gateway/certificate.ts";
-import { makeCertificate } from "../../support/certificates.ts";
+import { makeSelfSigned } from "../../support/certificates.ts";
 import { openTestGateway, recorder } from "../../support/gateway.ts";
 import { type TmpDir, tmpDir } from "../../support/tmp.ts";
 
@@ -18,7 +18,7 @@ suite("the listener for HTTPS", () => {
   let two: CertificateFiles;
   before(async () => {
     tmp = await tmpDir();
-    [one, two] = await Promise.all([makeCertificate(tmp.path, "one"), makeCertificate(tmp.path, "two")]);
+    [one, two] = await Promise.all([makeSelfSigned(tmp.path, "one"), makeSelfSigned(tmp.path, "two")]);
   });
   after(() => tmp[Symbol.asyncDispose]());
 
