@@ -40,7 +40,8 @@ async function step<T>(name: string, work: () => Promise<T>): Promise<T> {
     if (typeof result === "string") console.log(result.replace(/^/gm, `${" ".repeat(28)}`));
     return result;
   } catch (e) {
-    console.log(`FAIL  ${seconds(start)} s  ${seconds(begin)} s  ${name}`, e);
+    console.log(`FAIL  ${seconds(start)} s  ${seconds(begin)} s  ${name}`);
+    console.log(e instanceof Error && "stderr" in e ? e.message : e);
     throw e;
   }
 }
