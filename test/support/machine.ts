@@ -58,7 +58,7 @@ show)
 is-active | is-enabled) exit 3 ;;
 start) start ;;
 restart) case $2 in napd.service) stop; start ;; esac ;;
-stop) stop ;;
+stop) case $2 in napd.service) stop ;; esac ;;
 disable) case $3 in napd.service) stop ;; esac ;;
 esac
 `;

@@ -12,11 +12,20 @@ import { eventually, openWorld, type World } from "../support/world.ts";
 
 const run = promisify(execFile);
 
-/** Ends at once where it is to serve. */
+/** Where it is to serve, it brings the state to a newer schema and ends. */
 const broken = (text: string) =>
   text.replace(
     "\n",
-    '\nif (!["install", "uninstall"].includes(process.argv[2])) { console.error("no good"); process.exit(3); }\n',
+    `
+if (!["install", "uninstall"].includes(process.argv[2])) {
+  const { readFileSync } = await import("node:fs");
+  const { DatabaseSync } = await import("node:sqlite");
+  const data = /data = (.*)/.exec(readFileSync(process.argv[3], "utf8"))[1];
+  new DatabaseSync(data + "/state.db").exec("DELETE FROM functions; PRAGMA user_version = 99");
+  console.error("no good");
+  process.exit(3);
+}
+`,
   );
 
 suite("an installation", () => {
@@ -32,7 +41,11 @@ suite("an installation", () => {
     const first = await unpackedRelease(join(world.dir, "first"));
     for (const version of ["1.0.0", "1.1.0", "1.2.0"])
       releases[version] = await variantOf(first, join(world.dir, version), version);
-    releases.broken = await variantOf(first, join(world.dir, "broken"), "1.3.0", { "lib/napd.mjs": broken });
+    const newer = (text: string) => text.replace(/("schemas": \{\s*"state\.db": )(\d+)/, (_, a, n) => `${a}${+n + 1}`);
+    releases.broken = await variantOf(first, join(world.dir, "broken"), "1.3.0", {
+      "lib/napd.mjs": broken,
+      "package.json": newer,
+    });
     await webImage(`${world.dir}/web.tar`, "docker.io/library/web:1", "hello\n");
   });
   after(() => up.disposeAsync());
@@ -162,6 +175,7 @@ suite("an installation", () => {
     assert.equal(await running(), "1.0.0");
     assert.deepEqual(await processes(), deployed);
     assert.equal((await napd("--version")).stdout, "1.0.0\n");
+    assert.ok(!(await readdir(world.paths.data)).includes(".before-upgrade"));
   });
 
   test("upgrades, and functions that were started with the watchdog of an old release run on", async () => {
