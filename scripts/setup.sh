@@ -113,6 +113,7 @@ find_missing() {
     need musl-tools has musl-gcc
     need gcc has cc
     need binutils has readelf
+    need shellcheck has shellcheck
     ;;
   esac
   case $1 in bench)

@@ -163,12 +163,13 @@ export async function startDaemon(
   const results = up.use(
     await Results.open(join(config.paths.data, "results"), { maxTotalBytes: config.queue.max_results, clock, log }),
   );
+  const callNow = openInternalCalls(calls.invoke, config.gateway.max_header_bytes);
   const queue = await Queue.open({
     store: queueStore,
     results,
     bodies: new Bodies(bodiesDir(config.paths.data), config.images.disk_reserve),
     guard: new Guard([config.network.subnet], config.queue.callback_allow),
-    deliver: openInternalCalls(calls.invoke, config.gateway.max_header_bytes),
+    deliver: callNow,
     limits: asyncLimits(table),
     defaults: { ...defaults.async, maxBodyBytes: 0 },
     maxBodyBytes: config.queue.max_body,
@@ -191,10 +192,9 @@ export async function startDaemon(
   const cron = up.use(
     new Cron({
       functions: () => cronFunctions(rollout.managed()),
-      deliver: deliverBy(gateway.addresses[0]!),
+      deliver: deliverBy(callNow, openInternalCalls(queue.accept, config.gateway.max_header_bytes)),
       records: new CronStore<CronState>(db),
       timeZone: timeZoneOf(config),
-      hasQueue: true,
       ...{ clock, log },
     }),
   );
@@ -209,7 +209,7 @@ export async function startDaemon(
   });
   gateway.serve({ ...calls, later: queue.accept, admin });
   up.defer(async () => {
-    await Promise.all([gateway.drain(drainMs), queue.stop(drainMs)]);
+    await Promise.all([gateway.drain(drainMs), cron.end(drainMs), queue.stop(drainMs)]);
   });
   up.defer(() => rollout.endDeploys());
   up.defer(() => stopping.abort(new AppError("SHUTTING_DOWN", [])));

@@ -86,7 +86,7 @@ async function installOrNot(args: string[]): Promise<number> {
   const { runInstaller } = await import("./install/command.ts");
   return runInstaller(args, {
     environment: process.env,
-    readConfig: (file) => loadConfig({ file, fileIsRequired: false, environment: {}, flags: [] }),
+    readConfig: (file, fileIsRequired) => loadConfig({ file, fileIsRequired, environment: {}, flags: [] }),
     removeFunctions: async (config, purge) => {
       const { removeFunctions } = await import("./teardown.ts");
       return removeFunctions(config, openLog("warn"), purge);

@@ -247,10 +247,10 @@ const catalogue = {
     say: (callId: string) =>
       `there is no result of call ${callId}: it never came, or its result was not kept, or not for so long; setting queue.keep_results or annotation napd.async-results keeps them`,
   },
-  RESULT_TOO_LARGE: {
-    status: 413,
+  RESULT_NOT_KEPT: {
+    status: 410,
     say: (callId: string, limit: number) =>
-      `call ${callId} is done, but its answer is larger than the ${limit} bytes that are kept; setting queue.max_result raises the limit, and a callback gets answers up to queue.max_body`,
+      `call ${callId} is done, but its answer was not kept: it is larger than the ${limit} bytes of setting queue.max_result, or the disk is full; a callback gets answers up to queue.max_body`,
   },
   CALLBACK_INVALID: {
     status: 400,
@@ -275,7 +275,7 @@ const catalogue = {
   HOST_LACKS: { status: 500, say: (what: string, remedy: string) => `this machine lacks ${what}: ${remedy}` },
   INSTALL: {
     status: 500,
-    say: (what: string, remedy: string, lines = "") => `${what}; ${remedy}${lines && `\n${lines}`}`,
+    say: (what: string, remedy: string, lines?: string) => `${what}; ${remedy}${lines ? `\n${lines}` : ""}`,
   },
   DISK_FULL: {
     status: 507,

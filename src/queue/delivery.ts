@@ -69,11 +69,11 @@ async function attemptCall(options: DeliveryOptions, message: Message, signal: A
     if (body) await bodies.drop(body);
     return { to: decision, ...what };
   }
-  const isTooLarge = answer !== null && body === null;
+  const isMissing = answer !== null && body === null;
   const told = { lane: "callback", callId, fn, target: callback, callback: null, created: clock.now() } as const;
   return {
-    ...{ to: decision, ...what, ...(isTooLarge && { error: "its answer is too large for a callback" }) },
-    next: { ...told, headers: [...headersFor(isTooLarge ? null : answer), ...agent], body: body ?? emptyBody },
+    ...{ to: decision, ...what, ...(isMissing && { error: error ?? "its answer is too large for a callback" }) },
+    next: { ...told, headers: [...headersFor(isMissing ? null : answer), ...agent], body: body ?? emptyBody },
   };
 }
 

@@ -67,6 +67,7 @@ export class Queue {
   readonly #counts = new Map<string, QueueCounts>();
   readonly #burying: NodeJS.Timeout;
   readonly #places: Places;
+  #depths: Promise<readonly Depth[]> | null = null;
 
   private constructor(options: QueueOptions, depths: readonly Depth[]) {
     this.#o = options;
@@ -123,7 +124,7 @@ export class Queue {
 
   /**
    * What came of a call or, while it is queued or runs, what `get` says. Fails with RESULT_NOT_FOUND, or with
-   * RESULT_TOO_LARGE when it was not kept whole.
+   * RESULT_NOT_KEPT when it was not kept whole.
    */
   async result(callId: string): Promise<KeptResult | readonly MessageInfo[]> {
     const known = await this.#o.store.list({ callId, limit: 100 });
@@ -132,7 +133,7 @@ export class Queue {
     if (!result) throw new AppError("RESULT_NOT_FOUND", [callId]);
     if (result.isWhole) return result;
     result.body.destroy();
-    throw new AppError("RESULT_TOO_LARGE", [callId, this.#o.maxResultBytes]);
+    throw new AppError("RESULT_NOT_KEPT", [callId, this.#o.maxResultBytes]);
   }
 
   /** Ends a call wherever it is. Fails with QUEUE_CALL_NOT_FOUND. */
@@ -153,8 +154,12 @@ export class Queue {
     }
   }
 
+  /** Who asks while somebody else does gets the same: a scrape asks for each of its metrics. */
   depths(): Promise<readonly Depth[]> {
-    return this.#o.store.depths();
+    this.#depths ??= this.#o.store.depths().finally(() => {
+      this.#depths = null;
+    });
+    return this.#depths;
   }
 
   counts(): ReadonlyMap<string, QueueCounts> {

@@ -27,6 +27,8 @@ export interface World extends AsyncDisposable {
   /** Of the functions. */
   readonly namespace: string;
   readonly containerd: PrivateContainerd;
+  /** By which its napd is kept apart from others on this machine. */
+  readonly settings: Readonly<Record<string, string>>;
   /** Directories and files that napd works with. */
   readonly paths: { data: string; run: string; logs: string };
   /**
@@ -168,6 +170,7 @@ export async function openWorld({ diskMib, program }: WorldOptions = {}): Promis
     bridge: id,
     namespace: settings["functions.namespace"],
     containerd,
+    settings,
     paths,
     async start(more = {}, env = {}, by = []) {
       const [program, ...args] = [...by, command, ...first, ...flags(more)];

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { X509Certificate } from "node:crypto";
 import { once } from "node:events";
 import { copyFile, mkdir, readFile, rename, symlink, writeFile } from "node:fs/promises";
 import { request } from "node:https";
@@ -16,11 +17,21 @@ suite("the listener for HTTPS", () => {
   let tmp: TmpDir;
   let one: CertificateFiles;
   let two: CertificateFiles;
+  /** Names of certificates by their fingerprints. */
+  const names = new Map<string, string>();
   before(async () => {
     tmp = await tmpDir();
-    [one, two] = await Promise.all([makeCertificate(tmp.path, "one"), makeCertificate(tmp.path, "two")]);
+    [one, two] = await Promise.all([make("one"), make("two")]);
   });
   after(() => tmp[Symbol.asyncDispose]());
+
+  async function make(name: string): Promise<CertificateFiles> {
+    const dir = `${tmp.path}/${name}`;
+    await mkdir(dir);
+    const { cert } = makeCertificate(dir, "DNS:localhost,IP:127.0.0.1");
+    names.set(new X509Certificate(cert).fingerprint256, name);
+    return { certificate: `${dir}/cert.pem`, key: `${dir}/key.pem` };
+  }
 
   /** A gateway with a plain and a TLS listener, and what it has logged. */
   async function open(files: CertificateFiles) {
@@ -55,9 +66,9 @@ suite("the listener for HTTPS", () => {
   /** Whose certificate is shown. */
   async function shown(port: number): Promise<string> {
     const socket = await dial(port);
-    const { subject } = socket.getPeerCertificate();
+    const { fingerprint256 } = socket.getPeerCertificate();
     socket.destroy();
-    return subject.CN as string;
+    return names.get(fingerprint256)!;
   }
 
   async function untilShown(port: number, name: string): Promise<void> {
@@ -65,7 +76,7 @@ suite("the listener for HTTPS", () => {
   }
 
   async function get(port: number, path: string, headers = {}): Promise<string> {
-    const ca = await readFile(one.certificate);
+    const ca = await readFile(`${tmp.path}/one/ca.pem`);
     const req = request({ port, host: "localhost", path, ca, headers, agent: false }).end();
     const [res] = await once(req, "response");
     let text = "";
@@ -195,7 +206,7 @@ suite("the listener for HTTPS", () => {
     assert.equal(await shown(t.port), "two");
     await assert.rejects(t.certificate.reload({ certificate: one.certificate, key: two.key }), {
       code: "TLS_CERTIFICATE",
-      message: /one\.crt.*does not belong to the key in .*two\.key/,
+      message: /one\/cert\.pem.*does not belong to the key in .*two\/key\.pem/,
     });
     assert.equal(await shown(t.port), "two");
   });
