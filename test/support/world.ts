@@ -60,9 +60,11 @@ export interface WorldOptions {
   diskMib?: number;
   /** Path of an installed napd to run instead of the sources. */
   program?: string;
+  /** File of settings, which must be there whenever napd is run. */
+  config?: string;
 }
 
-export async function openWorld({ diskMib, program }: WorldOptions = {}): Promise<World> {
+export async function openWorld({ diskMib, program, config }: WorldOptions = {}): Promise<World> {
   await using up = new AsyncDisposableStack();
   const { path: dir } = up.use(await tmpDir());
   const id = `nt${randomInt(0x10000, 0xfffff).toString(16)}`;
@@ -91,7 +93,8 @@ export async function openWorld({ diskMib, program }: WorldOptions = {}): Promis
   };
   const flags = (more: Record<string, string> = {}) =>
     Object.entries({ ...settings, ...more }).flatMap(([k, v]) => ["--set", `${k}=${v}`]);
-  const [command, ...first] = program === undefined ? [process.execPath, entry] : [program];
+  const [command, ...first]: [string, ...string[]] = program === undefined ? [process.execPath, entry] : [program];
+  if (config !== undefined) first.push("--config", config);
   const logFile = `${dir}/napd.log`;
   const url = `http://127.0.0.1:${port}`;
   let napd: Child | undefined;
