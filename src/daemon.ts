@@ -210,7 +210,10 @@ export async function startDaemon(
   if (config.cron.enabled) cron.start();
 
   const stack = up.move();
-  const status = () => (table.size === 1 ? "1 function" : `${table.size} functions`);
+  const status = () => {
+    const functions = table.size === 1 ? "1 function" : `${table.size} functions`;
+    return host.isConnected() ? functions : `${functions}; containerd does not answer`;
+  };
   return {
     port: gateway.port,
     status,

@@ -41,6 +41,8 @@ export interface HostNeeds {
 
 export interface OpenHost extends AsyncDisposable {
   readonly backend: Backend;
+  /** Whether there is a connection to containerd. */
+  isConnected(): boolean;
   /** From now on registries are reached so. */
   useRegistries(registries: Config["registries"]): void;
 }
@@ -101,7 +103,8 @@ export async function openHost(config: Config, needs: HostNeeds, live = liveSett
   const backend = hostBackend({ settings, containerd, images, cni, logs, freezer, clock, log, secrets, namespaces });
   const stack = up.move();
   const useRegistries = (registries: Config["registries"]) => images.useRegistries(registries);
-  return { backend, useRegistries, [Symbol.asyncDispose]: () => stack.disposeAsync() };
+  const isConnected = () => containerd.channel.isConnected;
+  return { backend, isConnected, useRegistries, [Symbol.asyncDispose]: () => stack.disposeAsync() };
 }
 
 /** Logins of registries. */

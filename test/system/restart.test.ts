@@ -9,6 +9,15 @@ import { startLoad } from "../support/steady-load.ts";
 import { tmpDir } from "../support/tmp.ts";
 import { eventually, openWorld, type World } from "../support/world.ts";
 
+/** The words before a command that leave it the privileges that the unit leaves it. */
+async function confined(): Promise<string[]> {
+  const unit = await readFile(`${import.meta.dirname}/../../systemd/napd.service`, "utf8");
+  const kept = [...unit.matchAll(/^CapabilityBoundingSet=(.*)$/gm)].flatMap(([, names]) => names!.split(" "));
+  assert.ok(kept.length > 0);
+  const set = ["-all", ...kept.map((name) => name.toLowerCase().replace(/^cap_/, "+"))].join();
+  return ["setpriv", "--bounding-set", set, "--no-new-privs", "--"];
+}
+
 suite("a napd whose socket somebody else holds", () => {
   const up = new AsyncDisposableStack();
   let world: World;
@@ -25,7 +34,8 @@ suite("a napd whose socket somebody else holds", () => {
     const env = ["mode=static", "static_path=/etc"];
     await world.import(await watchdogImage(`${world.dir}/f.tar`, "docker.io/library/f:1", "", { env }));
     const environment = { NOTIFY_SOCKET: `${path}/notify`, WATCHDOG_USEC: "1000000" };
-    await world.start({ "images.pull_policy": "Never" }, environment, holdingSocket(world.port, pidFile));
+    const by = [...(await confined()), ...holdingSocket(world.port, pidFile)];
+    await world.start({ "images.pull_policy": "Never" }, environment, by);
     assert.equal((await world.api("POST", "/system/functions", { service: "f", image: "f:1" })).status, 202);
   });
   after(() => up.disposeAsync());
@@ -93,6 +103,17 @@ suite("a napd whose socket somebody else holds", () => {
     assert.equal((await post()).status, 413);
     assert.match(await reload(""), /"changed":\["gateway.max_body"\]/);
     assert.notEqual((await post()).status, 413);
+  });
+
+  test("a containerd that does not answer is told in the status, and no reason to end", async () => {
+    await world.containerd.kill9();
+    await manager.until((message) => message === "STATUS=1 function; containerd does not answer");
+    assert.equal((await world.call("/function/f/passwd")).status, 200);
+    await world.containerd.start();
+    await eventually(
+      async () => manager.messages.findLast((message) => message.startsWith("STATUS=")),
+      (last) => last === "STATUS=1 function",
+    );
   });
 
   test("a gateway.listen that says otherwise is told of in the log", async () => {
