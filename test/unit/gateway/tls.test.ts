@@ -1,5 +1,4 @@
 import assert from "node:assert/strict";
-import { X509Certificate } from "node:crypto";
 import { once } from "node:events";
 import { copyFile, mkdir, readFile, rename, symlink, writeFile } from "node:fs/promises";
 import { request } from "node:https";
@@ -9,7 +8,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { connect, type TLSSocket } from "node:tls";
 import type { Logger } from "../../../src/base/log.ts";
 import { Certificate, type CertificateFiles } from "../../../src/gateway/certificate.ts";
-import { makeCertificate } from "../../support/certificates.ts";
+import { makeSelfSigned } from "../../support/certificates.ts";
 import { openTestGateway, recorder } from "../../support/gateway.ts";
 import { type TmpDir, tmpDir } from "../../support/tmp.ts";
 
@@ -17,21 +16,11 @@ suite("the listener for HTTPS", () => {
   let tmp: TmpDir;
   let one: CertificateFiles;
   let two: CertificateFiles;
-  /** Names of certificates by their fingerprints. */
-  const names = new Map<string, string>();
   before(async () => {
     tmp = await tmpDir();
-    [one, two] = await Promise.all([make("one"), make("two")]);
+    [one, two] = await Promise.all([makeSelfSigned(tmp.path, "one"), makeSelfSigned(tmp.path, "two")]);
   });
   after(() => tmp[Symbol.asyncDispose]());
-
-  async function make(name: string): Promise<CertificateFiles> {
-    const dir = `${tmp.path}/${name}`;
-    await mkdir(dir);
-    const { cert } = makeCertificate(dir, "DNS:localhost,IP:127.0.0.1");
-    names.set(new X509Certificate(cert).fingerprint256, name);
-    return { certificate: `${dir}/cert.pem`, key: `${dir}/key.pem` };
-  }
 
   /** A gateway with a plain and a TLS listener, and what it has logged. */
   async function open(files: CertificateFiles) {
@@ -66,9 +55,9 @@ suite("the listener for HTTPS", () => {
   /** Whose certificate is shown. */
   async function shown(port: number): Promise<string> {
     const socket = await dial(port);
-    const { fingerprint256 } = socket.getPeerCertificate();
+    const { subject } = socket.getPeerCertificate();
     socket.destroy();
-    return names.get(fingerprint256)!;
+    return subject.CN as string;
   }
 
   async function untilShown(port: number, name: string): Promise<void> {
@@ -76,7 +65,7 @@ suite("the listener for HTTPS", () => {
   }
 
   async function get(port: number, path: string, headers = {}): Promise<string> {
-    const ca = await readFile(`${tmp.path}/one/ca.pem`);
+    const ca = await readFile(one.certificate);
     const req = request({ port, host: "localhost", path, ca, headers, agent: false }).end();
     const [res] = await once(req, "response");
     let text = "";
@@ -206,7 +195,7 @@ suite("the listener for HTTPS", () => {
     assert.equal(await shown(t.port), "two");
     await assert.rejects(t.certificate.reload({ certificate: one.certificate, key: two.key }), {
       code: "TLS_CERTIFICATE",
-      message: /one\/cert\.pem.*does not belong to the key in .*two\/key\.pem/,
+      message: /one\.crt.*does not belong to the key in .*two\.key/,
     });
     assert.equal(await shown(t.port), "two");
   });
