@@ -15,15 +15,16 @@ let registry: Registry;
 let cwd: string;
 let env: NodeJS.ProcessEnv;
 
+async function imageOfLayers(repoTag: string, layers: LayerEntry[][]): Promise<string> {
+  const file = `${world.dir}/image.tar`;
+  await writeOciArchive(file, { ref: `docker.io/library/${repoTag}`, layers });
+  return registry.push(file, repoTag);
+}
+
 /** busybox with bash: what the images of the functions begin with. */
 async function baseImage(): Promise<string> {
-  const bash: LayerEntry[] = [
-    { path: "/bin/bash", file: "/bin/bash", mode: 0o755 },
-    ...(await librariesOf("/bin/bash")),
-  ];
-  const file = `${world.dir}/base.tar`;
-  await writeOciArchive(file, { ref: "docker.io/library/base:1", layers: [[...(await baseLayer()), ...bash]] });
-  return registry.push(file, "base:1");
+  const bash: LayerEntry = { path: "/bin/bash", file: "/bin/bash", mode: 0o755 };
+  return imageOfLayers("base:1", [[...(await baseLayer()), bash, ...(await librariesOf("/bin/bash"))]]);
 }
 
 before(async () => {
@@ -73,17 +74,20 @@ suite("nap and buildah", () => {
     await nap(["new", "own", "--lang", "dockerfile", "--append", "stack.yaml"]);
     await writeFile(`${cwd}/site/public/about.html`, "<p>about</p>\n");
 
-    const built = JSON.parse(await nap(["build", "--build-arg", `BASE_IMAGE=${env.BASE_IMAGE}`, "--json"]));
+    // one with the watchdog that nap puts into an image, the others with napd's, because it is large
+    const base = `BASE_IMAGE=${env.BASE_IMAGE}`;
+    const nothing = `WATCHDOG_IMAGE=${await imageOfLayers("nothing:1", [[{ path: "/opt/napd/watchdog", dir: true }]])}`;
+    const built = [
+      ...JSON.parse(await nap(["build", "--filter", "script", "-b", base, "--json"])),
+      ...JSON.parse(await nap(["build", "--regex", "site|own", "-b", base, "-b", nothing, "--json"])),
+    ];
     assert.deepEqual(
-      built.map((b: { name: string; status: string }) => [b.name, b.status]),
-      [
-        ["script", "built"],
-        ["site", "built"],
-        ["own", "built"],
-      ],
+      built.map((b: { name: string; status: string }) => `${b.name} ${b.status}`),
+      ["script built", "site built", "own built"],
     );
     await nap(["push", "--to-gateway"]);
-    await nap(["deploy"]);
+    await nap(["deploy", "--filter", "script"]);
+    await nap(["deploy", "--regex", "site|own", "--annotation", "napd.watchdog=inject"]);
 
     const post = { method: "POST", body: "some body" };
     assert.equal((await world.call("/function/script/x", post)).text, "Hello from bash: POST /x\nsome body");

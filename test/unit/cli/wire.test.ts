@@ -37,7 +37,7 @@ const covered =
 const differs: Record<string, string> = {
   "deploy.flags-ignored-when-stack-present": "an image that somebody gives is what they want",
   "deploy.yaml.remote-url": "the recording names a gateway of its own in the file",
-  "deploy.yaml.tag-sha": "--tag belongs to building",
+  "deploy.yaml.tag-sha": "the recording's commit cannot be made again; build.test.ts has --tag",
   "login.redirect": "a redirect is no proof that the password is right",
   "auth.token-flag-vs-basic": "a token that somebody gives is what they want",
   "auth.token-flag-vs-oauth2": "same",
