@@ -1,93 +1,100 @@
-/** How fast asynchronous calls are accepted, each on disk before its 202, beside a plain loop of write and fsync. */
 import { open } from "node:fs/promises";
 import { Agent, request } from "node:http";
-import { setFlagsFromString } from "node:v8";
-import { runInNewContext } from "node:vm";
-import { systemClock } from "../src/base/clock.ts";
-import { openLog } from "../src/base/log.ts";
-import { asyncDefaults } from "../src/functions/async-policy.ts";
-import { Bodies } from "../src/queue/bodies.ts";
-import { Guard } from "../src/queue/guard.ts";
-import { Queue } from "../src/queue/queue.ts";
-import { bodiesDir, SqliteStore } from "../src/queue/sqlite.ts";
-import { openTestGateway } from "../test/support/gateway.ts";
-import { tmpDir } from "../test/support/tmp.ts";
+import { eventually, openWorld, type World } from "../test/support/world.ts";
+import { upstreamImage } from "./images.ts";
 import type { Bench, Measurement } from "./measure.ts";
+import { memoryOf } from "./process.ts";
 
 const calls = Number(process.env.NAPD_BENCH_REQUESTS ?? 100_000);
 const callers = 64;
 const syncs = 500;
+const body = Buffer.alloc(1000, "x");
 
-/** Bytes that are held, in and beside the heap, after a full collection. */
-function held(): number {
-  setFlagsFromString("--expose-gc");
-  (runInNewContext("gc") as () => void)();
-  const { heapUsed, external } = process.memoryUsage();
-  return heapUsed + external;
+/**
+ * How fast asynchronous calls are accepted, each on disk before its 202, beside a plain loop of write and fsync on the
+ * same disk; and napd's resident memory with none, a tenth and all of them queued, and when all were made. They wait
+ * behind one that does not end.
+ */
+export const queue: Bench = async () => {
+  await using world = await openWorld();
+  const room = String(calls + 1);
+  await world.start({
+    ...{ "images.pull_policy": "Never", "queue.max_pending": room, "queue.max_pending_function": room },
+  });
+  await world.import(await upstreamImage(world.dir, "docker.io/library/upstream:1"));
+  await deploy(world, "POST", 1);
+  const { pid } = world.napd();
+  const megabytes = async () => +((await memoryOf(pid)).Rss! / 1024).toFixed(1);
+  const loop = Math.round(await fsyncRate(`${world.dir}/plain`));
+  using load = startCallers(world.port);
+
+  await load.send("/async-function/upstream/slow", 1, { "X-Call-Id": "first" });
+  const atRest = await megabytes();
+  await load.send("/async-function/upstream", Math.ceil(calls / 10));
+  const tenth = await megabytes();
+  const took = await load.send("/async-function/upstream", Math.floor(calls * 0.9));
+  const all = await megabytes();
+  await deploy(world, "PUT", callers);
+  const begin = performance.now();
+  await world.api("DELETE", "/system/queue/first");
+  await eventually(
+    async () => JSON.parse((await world.api("GET", "/system/queue?limit=1")).text) as unknown[],
+    (left) => left.length === 0,
+    600_000,
+  );
+  const made = performance.now() - begin;
+  const one = (name: string, unit: string, value: number, peers: Measurement["peers"] = {}) => ({
+    ...{ name, unit, value: Math.round(value), peers },
+  });
+  return [
+    one("calls accepted", "/s", ((calls * 0.9) / took) * 1000, { "write and fsync": loop }),
+    one("calls made, while nothing comes in", "/s", (calls / made) * 1000),
+    one("resident memory with nothing queued", "MB", atRest),
+    one(`with ${calls / 10} queued`, "MB", tenth),
+    one(`with ${calls} queued`, "MB", all),
+    one("when all were made", "MB", await megabytes()),
+  ];
+};
+
+async function deploy(world: World, method: "POST" | "PUT", concurrency: number): Promise<void> {
+  const annotations = { "napd.async-concurrency": String(concurrency), "napd.timeout": "1h" };
+  const spec = { service: "upstream", image: "upstream:1", annotations };
+  const { status, text } = await world.api(method, "/system/functions", spec);
+  if (status !== 202) throw new Error(`deploy answered ${status}: ${text}`);
 }
 
-export const queue: Bench = async () => {
-  await using up = new AsyncDisposableStack();
-  const { path } = up.use(await tmpDir());
-  const store = up.use(await SqliteStore.open(path));
-  // nothing is taken: this is about what comes in
-  const limits = { ...asyncDefaults, concurrency: 0, maxBodyBytes: 0 };
-  const asked = await Queue.open({
-    ...{ store, bodies: new Bodies(bodiesDir(path)), guard: new Guard([], []) },
-    deliver: () => Promise.reject(new Error("nothing is delivered here")),
-    ...{ limits: () => limits, defaults: limits, defaultNamespace: "fn", maxBodyBytes: 2 ** 20 },
-    ...{ maxPending: calls, keepDeadMs: 1e9, clock: systemClock, log: openLog("silent") },
-  });
-  up.defer(() => asked.stop(0));
-  const gateway = up.use(await openTestGateway());
-  const none = () => {
-    throw new Error("nobody calls this");
-  };
-  gateway.serve({ invoke: none, upgrade: none, admin: none, later: asked.accept });
+function startCallers(port: number) {
   const agent = new Agent({ keepAlive: true, maxSockets: callers });
-  up.defer(() => agent.destroy());
-
-  const loop = await fsyncRate(`${path}/plain`);
-  const options = { port: gateway.port, agent, method: "POST", path: "/async-function/f" };
-  const body = Buffer.alloc(1000, "x");
-  const send = () =>
+  const post = (path: string, headers: Record<string, string>) =>
     new Promise<void>((resolve, reject) => {
-      const req = request(options, (res) => {
+      const req = request({ port, agent, method: "POST", path, headers }, (res) => {
         if (res.statusCode !== 202) reject(new Error(`answered with ${res.statusCode}`));
         res.resume().once("end", resolve);
       });
       req.once("error", reject);
       req.end(body);
     });
-  const many = async (count: number) => {
-    let left = count;
-    const caller = async () => {
-      while (left-- > 0) await send();
-    };
-    const begin = performance.now();
-    await Promise.all(Array.from({ length: callers }, caller));
-    return (count / (performance.now() - begin)) * 1000;
+  return {
+    /** Ms that it took. */
+    async send(path: string, count: number, headers: Record<string, string> = {}): Promise<number> {
+      let left = count;
+      const begin = performance.now();
+      const caller = async () => {
+        while (left-- > 0) await post(path, headers);
+      };
+      await Promise.all(Array.from({ length: callers }, caller));
+      return performance.now() - begin;
+    },
+    [Symbol.dispose]: () => agent.destroy(),
   };
-  await many(Math.ceil(calls / 10));
-  const early = held();
-  const rate = await many(Math.floor((calls * 9) / 10));
-  const late = held();
-  const mib = (bytes: number) => +(bytes / 2 ** 20).toFixed(1);
-  const found: Measurement[] = [
-    { name: "calls accepted", unit: "/s", value: Math.round(rate), peers: { "write and fsync": Math.round(loop) } },
-    { name: `held with ${calls} queued`, unit: "MiB", value: mib(late), peers: { "with a tenth": mib(early) } },
-    { name: "resident, with its callers", unit: "MiB", value: mib(process.memoryUsage().rss), peers: {} },
-  ];
-  return found;
-};
+}
 
-/** Appends of 1,000 bytes, each of them synced. */
+/** Appends of 1,000 bytes a second, each of them synced. */
 async function fsyncRate(file: string): Promise<number> {
   await using handle = await open(file, "w");
-  const bytes = Buffer.alloc(1000, "x");
   const begin = performance.now();
   for (let i = 0; i < syncs; i++) {
-    await handle.write(bytes);
+    await handle.write(body);
     await handle.datasync();
   }
   return (syncs / (performance.now() - begin)) * 1000;

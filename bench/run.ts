@@ -9,6 +9,8 @@ import { gateway } from "./gateway.ts";
 import { gatewayMemory } from "./gateway-memory.ts";
 import type { Bench, Measurement } from "./measure.ts";
 import { queue } from "./queue.ts";
+import { queueFairness } from "./queue-fairness.ts";
+import { queueKills } from "./queue-kills.ts";
 import { scaleOut } from "./scale-out.ts";
 import { updatesUnderLoad } from "./updates.ts";
 import { wake } from "./wake.ts";
@@ -23,6 +25,8 @@ const benches: Record<string, Bench> = {
   gateway,
   "gateway-memory": gatewayMemory,
   queue,
+  "queue-fairness": queueFairness,
+  "queue-kills": queueKills,
   "scale-out": scaleOut,
   updates: updatesUnderLoad,
   wake,

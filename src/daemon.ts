@@ -8,7 +8,6 @@ import type { Logger } from "./base/log.ts";
 import { keyOf, splitAddress } from "./base/names.ts";
 import { hostAddress, parseSubnet } from "./base/subnet.ts";
 import type { Config } from "./config.ts";
-import { asyncDefaults } from "./functions/async-policy.ts";
 import { durationBounds } from "./functions/call-stats.ts";
 import { Functions } from "./functions/functions.ts";
 import { ImagesInUse } from "./functions/images-in-use.ts";
@@ -20,6 +19,8 @@ import { Secrets } from "./functions/secrets.ts";
 import { SleepStats, waitBounds } from "./functions/sleep-stats.ts";
 import type { Table } from "./functions/table.ts";
 import { Usage } from "./functions/usage.ts";
+import { Certificate } from "./gateway/certificate.ts";
+import type { ListenerOptions } from "./gateway/listener.ts";
 import { type GatewayLimits, openGateway } from "./gateway/server.ts";
 import { openInternalCalls } from "./invoke/internal.ts";
 import { openInvoke } from "./invoke/invoke.ts";
@@ -29,9 +30,11 @@ import { openMetricsServer } from "./metrics/server.ts";
 import { Bodies } from "./queue/bodies.ts";
 import { Guard } from "./queue/guard.ts";
 import { type FunctionLimits, Queue } from "./queue/queue.ts";
+import { Results } from "./queue/results.ts";
 import { bodiesDir, SqliteStore } from "./queue/sqlite.ts";
 import type { Release } from "./release.ts";
 import { Scaler } from "./scale/scaler.ts";
+import { type ListenAddress, settings } from "./settings.ts";
 import { openCredentials } from "./store/credentials.ts";
 import { CronStore } from "./store/cron.ts";
 import { FunctionStore } from "./store/functions.ts";
@@ -39,6 +42,7 @@ import { NamespaceStore } from "./store/namespaces.ts";
 import { finishRestore } from "./store/restore.ts";
 import { SecretStore } from "./store/secrets.ts";
 import { openState } from "./store/state.ts";
+import type { InheritedSocket } from "./systemd/sockets.ts";
 import { Cron, type CronFunction } from "./trigger/cron.ts";
 import type { CronState } from "./trigger/cron-job.ts";
 import { deliverBy } from "./trigger/deliver.ts";
@@ -46,13 +50,20 @@ import { deliverBy } from "./trigger/deliver.ts";
 /** A running napd. Disposing it stops it in the reverse order of its start. */
 export interface Daemon extends AsyncDisposable {
   readonly port: number;
+  /** In a few words, for whoever looks after napd. */
+  status(): string;
 }
 
 /** Requests under way may go on for so long when napd stops, ms. */
 const drainMs = 30_000;
 
 /** Starts everything; reading order is start order. What was opened is closed again when a later step fails. */
-export async function startDaemon(config: Config, release: Release, log: Logger): Promise<Daemon> {
+export async function startDaemon(
+  config: Config,
+  release: Release,
+  sockets: readonly InheritedSocket[],
+  log: Logger,
+): Promise<Daemon> {
   const clock = systemClock;
   const defaultNamespace = config.functions.namespace;
   const table: Table = new Map();
@@ -61,9 +72,10 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
   up.use(await claim("paths.run", config.paths.run));
   up.use(await claim("paths.data", config.paths.data));
   await finishRestore(config.paths.data);
+  const certificate = config.tls.certificate === "" ? undefined : up.use(await Certificate.open(config.tls, log));
   const gateway = up.use(
     await openGateway({
-      ...config.gateway.listen,
+      listeners: gatewayListeners(config, sockets, certificate),
       bridgeAddress: bridgeAddress(config),
       defaultNamespace,
       table,
@@ -71,6 +83,8 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
       limits: gatewayLimits(config),
     }),
   );
+
+  sayWhereElse(config, gateway.addresses[0]!, log);
 
   const db = openState(config.paths.data);
   up.defer(() => db.close());
@@ -109,11 +123,14 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
       maxBodyBytes: config.gateway.max_body,
     },
     async: {
-      ...asyncDefaults,
       concurrency: config.queue.concurrency,
+      maxPending: config.queue.max_pending_function,
       attempts: config.queue.attempts,
       minWaitMs: config.queue.min_wait,
       maxWaitMs: config.queue.max_wait,
+      backoff: config.queue.backoff,
+      codes: new Set(config.queue.retry_codes.map(Number)),
+      keepResultsMs: config.queue.keep_results,
     },
   };
   const { ready_timeout: readyTimeoutMs, grace: graceMs, deploy_wait: deployWaitMs, on_stop } = config.functions;
@@ -143,14 +160,20 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
   const tunnelIdleMs = config.gateway.tunnel_idle;
   const calls = openInvoke({ table, defaultNamespace, thaw: sleeper.thaw, waits: sleep.waits, tunnelIdleMs });
   const queueStore = up.use(await SqliteStore.open(config.paths.data));
+  const results = up.use(
+    await Results.open(join(config.paths.data, "results"), { maxTotalBytes: config.queue.max_results, clock, log }),
+  );
+  const callNow = openInternalCalls(calls.invoke, config.gateway.max_header_bytes);
   const queue = await Queue.open({
     store: queueStore,
+    results,
     bodies: new Bodies(bodiesDir(config.paths.data), config.images.disk_reserve),
     guard: new Guard([config.network.subnet], config.queue.callback_allow),
-    deliver: openInternalCalls(calls.invoke, config.gateway.max_header_bytes),
+    deliver: callNow,
     limits: asyncLimits(table),
     defaults: { ...defaults.async, maxBodyBytes: 0 },
     maxBodyBytes: config.queue.max_body,
+    maxResultBytes: config.queue.max_result,
     maxPending: config.queue.max_pending,
     keepDeadMs: config.queue.keep_dead,
     ...{ defaultNamespace, clock, log },
@@ -169,10 +192,9 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
   const cron = up.use(
     new Cron({
       functions: () => cronFunctions(rollout.managed()),
-      deliver: deliverBy({ host: config.gateway.listen.host, port: gateway.port }),
+      deliver: deliverBy(callNow, openInternalCalls(queue.accept, config.gateway.max_header_bytes)),
       records: new CronStore<CronState>(db),
       timeZone: timeZoneOf(config),
-      hasQueue: true,
       ...{ clock, log },
     }),
   );
@@ -187,7 +209,7 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
   });
   gateway.serve({ ...calls, later: queue.accept, admin });
   up.defer(async () => {
-    await Promise.all([gateway.drain(drainMs), queue.stop(drainMs)]);
+    await Promise.all([gateway.drain(drainMs), cron.end(drainMs), queue.stop(drainMs)]);
   });
   up.defer(() => rollout.endDeploys());
   up.defer(() => stopping.abort(new AppError("SHUTTING_DOWN", [])));
@@ -207,7 +229,8 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
   if (config.cron.enabled) cron.start();
 
   const stack = up.move();
-  return { port: gateway.port, [Symbol.asyncDispose]: () => stack.disposeAsync() };
+  const status = () => (table.size === 1 ? "1 function" : `${table.size} functions`);
+  return { port: gateway.port, status, [Symbol.asyncDispose]: () => stack.disposeAsync() };
 }
 
 function asyncLimits(table: Table): (fn: string) => FunctionLimits | undefined {
@@ -242,6 +265,36 @@ function openRoutes({ routes, gateway, functions }: Config): Routes {
     key: keyOf(splitAddress(address, functions.namespace)),
   }));
   return new Routes(fixed, gateway.function_routes === "allow");
+}
+
+/** Sockets that napd was started with take the place of settings gateway.listen and, called `tls`, tls.listen. */
+function gatewayListeners(
+  { gateway, tls }: Config,
+  sockets: readonly InheritedSocket[],
+  certificate: Certificate | undefined,
+): ListenerOptions[] {
+  const isTls = ({ name }: InheritedSocket) => name === "tls";
+  const plain: ListenerOptions[] = sockets
+    .filter((socket) => !isTls(socket))
+    .map(({ fd }) => ({ at: { fd }, setting: "gateway.listen" }));
+  if (plain.length === 0) plain.push({ at: gateway.listen, setting: "gateway.listen" });
+  if (certificate === undefined) {
+    if (sockets.some(isTls)) throw new AppError("CONFIG", ["socket tls wants settings tls.certificate and tls.key"]);
+    return plain;
+  }
+  const secure: ListenerOptions[] = sockets
+    .filter(isTls)
+    .map(({ fd }) => ({ at: { fd }, setting: "tls.listen", certificate }));
+  if (secure.length === 0 && tls.listen) secure.push({ at: tls.listen, setting: "tls.listen", certificate });
+  return [...plain, ...secure];
+}
+
+/** Who looks for napd where a setting says should find out why it is not there. */
+function sayWhereElse({ gateway }: Config, { host, port }: ListenAddress, log: Logger): void {
+  const asWritten = (address: ListenAddress) => settings.gateway.listen.write(address).replace("[::]", "0.0.0.0");
+  const [wanted, found] = [asWritten(gateway.listen), asWritten({ host, port })];
+  if (wanted !== found && gateway.listen.port !== 0)
+    log.warn({ "gateway.listen": wanted, socket: found }, "the socket unit says where to listen, not gateway.listen");
 }
 
 function gatewayLimits({ gateway }: Config): GatewayLimits {

@@ -83,6 +83,15 @@ function durationOrNever(fallback: number, sentence: string): Setting<number> {
   return { sentence, fallback, read, write: (v) => (v === Number.POSITIVE_INFINITY ? "never" : formatDuration(v)) };
 }
 
+/** Milliseconds; 0 for `off`. */
+function durationOrOff(fallback: number, sentence: string): Setting<number> {
+  const read = (t: string) => {
+    const ms = t === "off" ? 0 : parseDuration(t);
+    return ms !== undefined && ms >= 0 ? ms : fail("must be a duration such as 1h, or off");
+  };
+  return { sentence, fallback, read, write: (v) => (v === 0 ? "off" : formatDuration(v)) };
+}
+
 function timeZone(fallback: string, sentence: string): Setting<string> {
   const read = (t: string) =>
     t === "local" || isTimeZone(t) ? t : fail("must be a time zone such as Europe/Berlin, or local");
@@ -103,6 +112,17 @@ function listen(fallback: ListenAddress, sentence: string): Setting<ListenAddres
     return { host: host.replace(/^\[(.*)\]$/, "$1") || "0.0.0.0", port: +port };
   };
   return { sentence, fallback, read, write: (v) => `${v.host.includes(":") ? `[${v.host}]` : v.host}:${v.port}` };
+}
+
+/** Undefined, written as nothing: does not listen. */
+function listenOrNot(sentence: string): Setting<ListenAddress | undefined> {
+  const { read, write } = listen({ host: "", port: 0 }, "");
+  return {
+    sentence,
+    fallback: undefined,
+    read: (t) => (t === "" ? undefined : read(t)),
+    write: (v) => (v === undefined ? "" : write(v)),
+  };
 }
 
 /** `a.b.c.d/n`; its first address is the bridge's. */
@@ -154,6 +174,14 @@ export const settings = {
     ),
     max_body: bytes(0, "Largest body of a call, 0: no limit; annotation napd.max-body overrides it for one function."),
   },
+  tls: {
+    listen: listenOrNot("Address and port for HTTPS, such as 0.0.0.0:443, beside gateway.listen; empty for none."),
+    certificate: path(
+      "",
+      "PEM file with the certificate for tls.listen and what leads up to its root; read anew when it changes.",
+    ),
+    key: path("", "PEM file with the certificate's key; read anew when it changes."),
+  },
   calls: {
     max_inflight: integer(
       0,
@@ -174,7 +202,13 @@ export const settings = {
       100_000,
       1,
       100_000_000,
-      "Asynchronous calls that may wait or run; further ones are answered 429. As many that were given up are kept.",
+      "Asynchronous calls and callbacks that may wait or run; further calls are answered 429. As many that were given up are kept.",
+    ),
+    max_pending_function: integer(
+      50_000,
+      1,
+      100_000_000,
+      "The same of one function, so that it leaves room for others. Annotation napd.async-queue overrides it.",
     ),
     concurrency: integer(
       10,
@@ -196,6 +230,23 @@ export const settings = {
       120_000,
       "How long it waits for another attempt at most, unless annotation com.openfaas.retry.max_wait says otherwise.",
     ),
+    backoff: choice(
+      ["equal", "full", "exponential"],
+      "equal",
+      "How much of these waits is by chance: half, all, or nothing.",
+    ),
+    retry_codes: words(
+      ["408", "429", "500", "502", "503", "504"],
+      "Statuses that are tried again, unless annotation com.openfaas.retry.codes says otherwise.",
+      (word) => /^[1-5]\d\d$/.test(word),
+      "must be HTTP statuses such as 429 503",
+    ),
+    keep_results: durationOrOff(
+      0,
+      "How long results of asynchronous calls are kept for GET /system/queue/CALL-ID/result, or off. Annotation napd.async-results overrides it.",
+    ),
+    max_result: bytes(2 ** 20, "Largest answer that is kept as a result."),
+    max_results: bytes(256 * 2 ** 20, "Space for all results; the oldest make room."),
     keep_dead: duration(7 * 24 * 3_600_000, "How long calls that were given up are kept, from when they came."),
     callback_allow: words(
       [],

@@ -15,15 +15,20 @@ const rooms: readonly (readonly [room: string, mayImport: readonly string[] | "e
     [
       "daemon.ts",
       "machine.ts",
+      "teardown.ts",
+      "install",
       "doctor",
       "config.ts",
       "release.ts",
       "host/containerd",
       "store",
       "installation.ts",
+      "systemd",
       "base",
     ],
   ],
+  // takes down what daemon.ts has built, by the same parts
+  ["teardown.ts", ["daemon.ts", "machine.ts", "functions", "store", "config.ts", "base"]],
   ["daemon.ts", "everything"],
   // the half of the composition root that is about this machine
   [
@@ -41,6 +46,8 @@ const rooms: readonly (readonly [room: string, mayImport: readonly string[] | "e
       "base",
     ],
   ],
+  // puts programs, units and directories in their places; knows what is installed, and nothing of what runs in it
+  ["install", ["config.ts", "release.ts", "host/exec.ts", "store", "installation.ts", "base"]],
   // looks at the machine as host will use it; nothing that runs needs it
   ["doctor", ["config.ts", "host/containerd", "host/net", "host/exec.ts", "base"]],
   ["config.ts", ["settings.ts", "base"]],
@@ -51,7 +58,8 @@ const rooms: readonly (readonly [room: string, mayImport: readonly string[] | "e
   ["watchdog", ["http1", "base"]],
   ["gateway", ["invoke", "functions", "base"]],
   ["admin", ["trigger", "functions", "store", "logs", "metrics", "base"]],
-  ["trigger", ["base"]],
+  // invoke: calls as those from outside are made
+  ["trigger", ["invoke", "base"]],
   // invoke: delivers as calls from outside are made, and answers who is refused as it does
   ["queue", ["invoke", "base"]],
   ["scale", ["functions", "base"]],
@@ -83,6 +91,8 @@ const rooms: readonly (readonly [room: string, mayImport: readonly string[] | "e
   ["store", ["base"]],
   ["logs", ["base"]],
   ["metrics", ["base"]],
+  // what the service manager and napd tell each other
+  ["systemd", ["base"]],
   // the grammar of HTTP/1.1, without any IO
   ["http1", []],
   // where the files are that come with the program

@@ -1,3 +1,4 @@
+import type { Readable } from "node:stream";
 import { AppError } from "../base/errors.ts";
 import { keyOf, splitAddress } from "../base/names.ts";
 import type { AddResource } from "./api.ts";
@@ -30,6 +31,10 @@ export interface QueueAdmin {
   get(callId: string): Promise<readonly QueuedCall[]>;
   cancel(callId: string): Promise<void>;
   retry(callId: string): Promise<void>;
+  /** While the call is queued or runs, what `get` says. Headers are names and values in turn. */
+  result(
+    callId: string,
+  ): Promise<{ headers: readonly string[]; bytes: number; body: Readable } | readonly QueuedCall[]>;
 }
 
 const states = ["queued", "running", "dead"] as const;
@@ -71,6 +76,18 @@ export function queueRoutes(
     },
   });
 
+  add("/system/queue/:callId/result", {
+    GET: async (request, reply) => {
+      const result = await queue.result(callIdOf(request.params));
+      if (!("body" in result)) {
+        reply.code(202).header("Retry-After", "1");
+        return result.map(toJson);
+      }
+      for (const [name, values] of grouped(result.headers)) reply.header(name, values);
+      return reply.header("Content-Length", result.bytes).send(result.body);
+    },
+  });
+
   add("/system/queue/:callId/retry", {
     POST: async (request, reply) => {
       await queue.retry(callIdOf(request.params));
@@ -85,6 +102,16 @@ function isState(text: string): text is QueuedCall["state"] {
 
 function callIdOf(params: unknown): string {
   return (params as { callId: string }).callId;
+}
+
+/** Names and values in turn, as values by name. */
+function grouped(headers: readonly string[]): Map<string, string[]> {
+  const byName = new Map<string, string[]>();
+  for (let i = 0; i < headers.length; i += 2) {
+    const name = headers[i]!.toLowerCase();
+    byName.set(name, [...(byName.get(name) ?? []), headers[i + 1]!]);
+  }
+  return byName;
 }
 
 function toJson({ fn, lane, target, created, due, state, attempts, bytes, callId, ...rest }: QueuedCall) {

@@ -169,6 +169,15 @@ const catalogue = {
     say: (file: string, why: string) =>
       `${file} is not an image archive that can be imported: ${why}; make one with "docker save" or "skopeo copy … oci-archive:"`,
   },
+  IMAGE_BAD_LAYER: {
+    status: 400,
+    say: (why: string) =>
+      `the layer cannot be used: ${why}; send a tar file, plain or packed by gzip, with the files as they are to be in the image`,
+  },
+  IMAGE_LAYER_MISSING: {
+    status: 404,
+    say: (digest: string, ns: string) => `layer ${digest} is not in namespace ${ns}; send it as the request's body`,
+  },
   IMAGE_CREDENTIALS: {
     status: 500,
     say: (file: string, why: string) => `the registry credentials in ${file} cannot be used: ${why}`,
@@ -215,6 +224,11 @@ const catalogue = {
     say: (limit: number) =>
       `the queue holds ${limit} calls and takes no more; try again later, or raise setting queue.max_pending`,
   },
+  QUEUE_FUNCTION_FULL: {
+    status: 429,
+    say: (name: string, limit: number) =>
+      `the queue holds ${limit} calls of function ${name} and takes no more; try again later, or raise setting queue.max_pending_function or annotation napd.async-queue`,
+  },
   QUEUE_BODY_TOO_LARGE: {
     status: 413,
     say: (limit: number) =>
@@ -227,6 +241,16 @@ const catalogue = {
   QUEUE_CALL_NOT_DEAD: {
     status: 409,
     say: (callId: string) => `call ${callId} has not been given up; it is queued or runs already`,
+  },
+  RESULT_NOT_FOUND: {
+    status: 404,
+    say: (callId: string) =>
+      `there is no result of call ${callId}: it never came, or its result was not kept, or not for so long; setting queue.keep_results or annotation napd.async-results keeps them`,
+  },
+  RESULT_NOT_KEPT: {
+    status: 410,
+    say: (callId: string, limit: number) =>
+      `call ${callId} is done, but its answer was not kept: it is larger than the ${limit} bytes of setting queue.max_result, or the disk is full; a callback gets answers up to queue.max_body`,
   },
   CALLBACK_INVALID: {
     status: 400,
@@ -249,6 +273,10 @@ const catalogue = {
   CONFIG: { status: 500, say: (why: string) => why },
   HOST_COMMAND: { status: 500, say: (command: string, why: string) => `${command} failed: ${why}` },
   HOST_LACKS: { status: 500, say: (what: string, remedy: string) => `this machine lacks ${what}: ${remedy}` },
+  INSTALL: {
+    status: 500,
+    say: (what: string, remedy: string, lines?: string) => `${what}; ${remedy}${lines ? `\n${lines}` : ""}`,
+  },
   DISK_FULL: {
     status: 507,
     say: (what: string) =>
@@ -271,6 +299,11 @@ const catalogue = {
     status: 500,
     say: (address: string, why: string, setting: string) =>
       `cannot listen on ${address}: ${why}; free it or change setting ${setting}`,
+  },
+  TLS_CERTIFICATE: {
+    status: 500,
+    say: (file: string, why: string) =>
+      `certificate ${file} cannot be used: ${why}; settings tls.certificate and tls.key name the files`,
   },
   SHUTTING_DOWN: { status: 503, say: () => "napd is shutting down; try again in a moment" },
   INTERNAL: { status: 500, say: (why: string) => `internal error: ${why}` },

@@ -6,9 +6,10 @@ import { assembleContext, type BuildContext } from "./build-context.ts";
 import type { Builder } from "./builder.ts";
 import type { Context } from "./context.ts";
 import { Failure } from "./failure.ts";
-import { coloured, forOutput, remark, statusLines } from "./output.ts";
+import { coloured, forOutput, remark } from "./output.ts";
 import { runProgram } from "./program.ts";
 import type { StackFunction } from "./stack.ts";
+import { statusLines } from "./status-lines.ts";
 import { ownWatchdogImage, watchdogArgument } from "./watchdog-image.ts";
 
 /** What building takes of a function. */

@@ -1,10 +1,12 @@
+import { isUtf8 } from "node:buffer";
 import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
+import { refused } from "./answers.ts";
 import type { Context } from "./context.ts";
 import { globToRegExp, substitute } from "./envsubst.ts";
 import { Failure, wrongUsage } from "./failure.ts";
 import type { StackFlags } from "./flags.ts";
-import { connect, refused } from "./gateway.ts";
+import { connect } from "./gateway.ts";
 import { isMap, parseText, text, textList, textMap } from "./yaml.ts";
 
 type Text = Record<string, string>;
@@ -108,9 +110,11 @@ async function readText(context: Context, file: string): Promise<string> {
     if (reply.status !== 200) throw refused(file, reply);
     return reply.text;
   }
-  return readFile(resolve(context.cwd, file), "utf8").catch((e: NodeJS.ErrnoException) => {
+  const bytes = await readFile(resolve(context.cwd, file)).catch((e: NodeJS.ErrnoException) => {
     throw new Failure(e.code === "ENOENT" ? `${file} does not exist` : `${file} cannot be read: ${e.message}`);
   });
+  if (!isUtf8(bytes)) throw new Failure(`${file} is not in UTF-8; convert it, for example by iconv -t UTF-8`);
+  return bytes.toString();
 }
 
 function parseTemplates(value: unknown, fail: (why: string) => Failure): TemplateSource[] {

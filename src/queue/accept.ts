@@ -6,7 +6,7 @@ import { callHeaders, type Invoke } from "../invoke/invoke.ts";
 import { lingerAtEnd } from "../invoke/linger.ts";
 import { refuse } from "../invoke/refuse.ts";
 import type { Bodies } from "./bodies.ts";
-import { isGateway, parseCallback } from "./callback.ts";
+import { isGateway, parseCallback } from "./callbacks.ts";
 import type { Guard } from "./guard.ts";
 import type { NewMessage } from "./store.ts";
 
@@ -17,9 +17,9 @@ export interface AcceptOptions {
   readonly maxBodyBytes: number;
   /** What limits the body besides, 0 for nothing; undefined when there is no such function. */
   readonly functionBodyLimit: (fn: string) => number | undefined;
-  /** A place in the queue for one more; fails with QUEUE_FULL. Whoever has one puts a message, or gives it back. */
-  readonly reserve: () => void;
-  readonly release: () => void;
+  /** A place in the queue for one more; fails with QUEUE_FULL or QUEUE_FUNCTION_FULL. It is released, or put into. */
+  readonly reserve: (fn: string) => void;
+  readonly release: (fn: string) => void;
   /** Resolves when the message is on disk. */
   readonly put: (message: NewMessage) => Promise<void>;
   /** Whether there was such a call. */
@@ -41,7 +41,7 @@ export function openAccept(options: AcceptOptions): Invoke {
       if (closes) lingerAtEnd(req.socket);
       refuse(res, error, ids, {
         ...(closes && { Connection: "close" }),
-        ...(error.code === "QUEUE_FULL" && { "Retry-After": "5" }),
+        ...(error.status === 429 && { "Retry-After": "5" }),
       });
     });
   };
@@ -69,7 +69,7 @@ async function handle(
   const limit = own === 0 ? options.maxBodyBytes : Math.min(own, options.maxBodyBytes);
   if (Number(req.headers["content-length"] ?? 0) > limit) throw new AppError("QUEUE_BODY_TOO_LARGE", [limit]);
 
-  options.reserve();
+  options.reserve(fn);
   let isPut = false;
   try {
     if (req.headers.expect !== undefined && req.httpVersionMinor > 0) res.writeContinue();
@@ -86,7 +86,7 @@ async function handle(
       throw e;
     }
   } finally {
-    if (!isPut) options.release();
+    if (!isPut) options.release(fn);
   }
   if (!res.destroyed) res.writeHead(202, platform).end();
 }

@@ -9,6 +9,8 @@ export interface DispatcherOptions {
   readonly concurrency: (lane: Lane, fn: string) => number;
   /** Makes one attempt; aborted when the message is cancelled or napd stops. Must not fail. */
   readonly attempt: (message: Message, signal: AbortSignal) => Promise<Outcome>;
+  /** Told of an outcome that does not count, because the message was cancelled or napd stops. */
+  readonly discarded: (outcome: Outcome) => void;
   /** Told when a message is neither queued nor runs any more. */
   readonly left: (message: Message, outcome: Outcome) => void;
   readonly clock: Clock;
@@ -136,24 +138,25 @@ export class Dispatcher {
     this.#running.set(message.seq, { message, abort });
     const outcome = await this.#o.attempt(message, abort.signal);
     // one that napd's stop has ended stays as it is: it is queued again when napd starts
-    if (!abort.signal.aborted) await this.#settle(work, message, outcome);
+    if (abort.signal.aborted || !(await this.#settle(work, message, outcome))) this.#o.discarded(outcome);
     work.running--;
     this.#running.delete(message.seq);
     this.#settled(work);
   }
 
-  async #settle(work: Work, message: Message, outcome: Outcome): Promise<void> {
+  /** False when the outcome does not count. */
+  async #settle(work: Work, message: Message, outcome: Outcome): Promise<boolean> {
     for (;;) {
       try {
         const isThere = await this.#o.store.settle(message.seq, outcome);
-        if (!isThere) return;
+        if (!isThere) return false;
         if (outcome.to === "queued") this.#wakeAt(work, outcome.due);
         else this.#o.left(message, outcome);
         if (outcome.next) this.kick(outcome.next.lane, outcome.next.fn);
-        return;
+        return true;
       } catch (e) {
         this.#o.log.error({ callId: message.callId, err: messageOf(e) }, "the queue cannot be written");
-        if (this.#isStopped) return;
+        if (this.#isStopped) return false;
         await this.#o.clock.sleep(storeRetryMs);
       }
     }

@@ -8,12 +8,18 @@ import type { Bodies } from "./bodies.ts";
 import { openDelivery } from "./delivery.ts";
 import { Dispatcher } from "./dispatcher.ts";
 import type { Guard } from "./guard.ts";
+import { Places } from "./places.ts";
+import type { KeptResult, Results } from "./results.ts";
 import type { RetryPolicy } from "./retry.ts";
 import type { Depth, Lane, MessageFilter, MessageInfo, NewMessage, QueueStore } from "./store.ts";
 
 /** What the queue goes by for one function. */
 export interface FunctionLimits extends RetryPolicy {
   readonly concurrency: number;
+  /** Messages that are queued or run. */
+  readonly maxPending: number;
+  /** How long results are kept, ms; 0: not at all. */
+  readonly keepResultsMs: number;
   /** 0: no limit of its own. */
   readonly maxBodyBytes: number;
 }
@@ -21,6 +27,7 @@ export interface FunctionLimits extends RetryPolicy {
 export interface QueueOptions {
   readonly store: QueueStore;
   readonly bodies: Bodies;
+  readonly results: Results;
   readonly guard: Guard;
   readonly deliver: Deliver;
   readonly defaultNamespace: string;
@@ -29,6 +36,8 @@ export interface QueueOptions {
   /** Of functions that are gone while their calls are not. */
   readonly defaults: FunctionLimits;
   readonly maxBodyBytes: number;
+  readonly maxResultBytes: number;
+  /** Messages of all functions that are queued or run; as many that were given up are kept. */
   readonly maxPending: number;
   /** Ms. */
   readonly keepDeadMs: number;
@@ -57,14 +66,15 @@ export class Queue {
   readonly #dispatcher: Dispatcher;
   readonly #counts = new Map<string, QueueCounts>();
   readonly #burying: NodeJS.Timeout;
-  /** Calls that are queued or run, and requests on their way to become some. */
-  #pending: number;
+  readonly #places: Places;
+  #depths: Promise<readonly Depth[]> | null = null;
 
   private constructor(options: QueueOptions, depths: readonly Depth[]) {
     this.#o = options;
     const { store, defaults, clock, log } = options;
     const limits = (fn: string) => options.limits(fn) ?? defaults;
-    const attempt = openDelivery({ ...options, retries: limits });
+    this.#places = new Places(options.maxPending, depths);
+    const attempt = openDelivery({ ...options, policy: limits });
     this.#dispatcher = new Dispatcher({
       ...{ store, clock, log },
       attempt: async (message, signal) => {
@@ -73,10 +83,11 @@ export class Queue {
         return outcome;
       },
       concurrency: (lane, fn) => (lane === "call" ? limits(fn).concurrency : callbackConcurrency),
+      discarded: ({ next }) => void (next && options.bodies.drop(next.body)),
       left: ({ lane, fn }, { to, next }) => {
-        if (next?.lane === "call") this.#pending++;
+        this.#places.free(fn);
+        if (next) this.#places.add(next.fn);
         if (lane === "callback") return;
-        this.#pending--;
         const counts = this.#count(fn);
         counts.processed++;
         if (to === "dead") counts.givenUp++;
@@ -85,16 +96,11 @@ export class Queue {
     this.accept = openAccept({
       ...options,
       functionBodyLimit: (fn) => options.limits(fn)?.maxBodyBytes,
-      reserve: () => {
-        if (this.#pending >= options.maxPending) throw new AppError("QUEUE_FULL", [options.maxPending]);
-        this.#pending++;
-      },
-      release: () => void this.#pending--,
+      reserve: (fn) => this.#places.reserve(fn, limits(fn).maxPending),
+      release: (fn) => this.#places.free(fn),
       put: (message) => this.#put(message),
       cancel: async (callId) => (await this.#remove(callId)) > 0,
     });
-    const calls = depths.filter(({ lane }) => lane === "call");
-    this.#pending = calls.reduce((sum, { queued, running }) => sum + queued + running, 0);
     for (const { lane, fn, queued } of depths) if (queued > 0) this.#dispatcher.kick(lane, fn);
     this.#burying = setInterval(() => void this.#bury(), buryEveryMs);
     void this.#bury();
@@ -116,6 +122,20 @@ export class Queue {
     return found;
   }
 
+  /**
+   * What came of a call or, while it is queued or runs, what `get` says. Fails with RESULT_NOT_FOUND, or with
+   * RESULT_NOT_KEPT when it was not kept whole.
+   */
+  async result(callId: string): Promise<KeptResult | readonly MessageInfo[]> {
+    const known = await this.#o.store.list({ callId, limit: 100 });
+    if (known.some(({ lane, state }) => lane === "call" && state !== "dead")) return known;
+    const result = await this.#o.results.get(callId);
+    if (!result) throw new AppError("RESULT_NOT_FOUND", [callId]);
+    if (result.isWhole) return result;
+    result.body.destroy();
+    throw new AppError("RESULT_NOT_KEPT", [callId, this.#o.maxResultBytes]);
+  }
+
   /** Ends a call wherever it is. Fails with QUEUE_CALL_NOT_FOUND. */
   async cancel(callId: string): Promise<void> {
     if ((await this.#remove(callId)) === 0) throw new AppError("QUEUE_CALL_NOT_FOUND", [callId]);
@@ -129,13 +149,17 @@ export class Queue {
       throw new AppError("QUEUE_CALL_NOT_DEAD", [callId]);
     }
     for (const { lane, fn } of revived) {
-      if (lane === "call") this.#pending++;
+      this.#places.add(fn);
       this.#dispatcher.kick(lane, fn);
     }
   }
 
+  /** Who asks while somebody else does gets the same: a scrape asks for each of its metrics. */
   depths(): Promise<readonly Depth[]> {
-    return this.#o.store.depths();
+    this.#depths ??= this.#o.store.depths().finally(() => {
+      this.#depths = null;
+    });
+    return this.#depths;
   }
 
   counts(): ReadonlyMap<string, QueueCounts> {
@@ -162,7 +186,7 @@ export class Queue {
   async #remove(callId: string): Promise<number> {
     const removed = await this.#o.store.remove(callId);
     this.#dispatcher.abort(removed.map(({ seq }) => seq));
-    for (const { lane, state } of removed) if (lane === "call" && state !== "dead") this.#pending--;
+    for (const { fn, state } of removed) if (state !== "dead") this.#places.free(fn);
     return removed.length;
   }
 

@@ -6,6 +6,8 @@ export interface RetryPolicy {
   readonly attempts: number;
   readonly minWaitMs: number;
   readonly maxWaitMs: number;
+  /** How much of a wait is by chance: nothing, half of it, all of it. */
+  readonly backoff: "exponential" | "equal" | "full";
   /** Statuses that may become better. */
   readonly codes: ReadonlySet<number>;
 }
@@ -29,9 +31,16 @@ export function decide(result: Result, attempts: number, policy: RetryPolicy, no
   if (attempts >= policy.attempts) return "dead";
   const asked = status === 429 || status === 503 ? parseRetryAfter(retryAfter, now) : undefined;
   if (asked !== undefined) return { waitMs: Math.max(policy.minWaitMs, Math.min(asked, maxAskedMs)) };
-  // half of it at random: what failed together does not come back together
-  return { waitMs: Math.round(backoffMs(attempts - 1, policy.minWaitMs, policy.maxWaitMs) * (0.5 + random / 2)) };
+  const wait = backoffMs(attempts - 1, policy.minWaitMs, policy.maxWaitMs);
+  return { waitMs: Math.round(wait * share[policy.backoff](random)) };
 }
+
+/** What failed together does not come back together. */
+const share = {
+  exponential: () => 1,
+  equal: (random: number) => 0.5 + random / 2,
+  full: (random: number) => random,
+};
 
 /** A function may ask for patience, not for ever. */
 const maxAskedMs = 24 * 3_600_000;

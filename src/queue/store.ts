@@ -80,7 +80,7 @@ export interface Taken {
 
 /**
  * The seam of the queue: messages that outlive napd. What a method has resolved for is on disk. Every method fails with
- * DISK_FULL or STORE, and has changed nothing then. What was taken and not settled when napd ended is queued again.
+ * DISK_FULL or QUEUE_STORE, and has changed nothing then. What was taken and not settled when napd ended is queued again.
  */
 export interface QueueStore extends AsyncDisposable {
   put(message: NewMessage): Promise<void>;
@@ -91,8 +91,8 @@ export interface QueueStore extends AsyncDisposable {
   depths(): Promise<readonly Depth[]>;
   /** Oldest first. */
   list(filter: MessageFilter): Promise<readonly MessageInfo[]>;
-  /** Removes all of a call, whatever their state. The states and lanes that they had, and their seqs. */
-  remove(callId: string): Promise<readonly { seq: number; lane: Lane; state: MessageState }[]>;
+  /** Removes all of a call, whatever their state. What they were. */
+  remove(callId: string): Promise<readonly { seq: number; lane: Lane; fn: string; state: MessageState }[]>;
   /** Queues the dead of a call again, with their attempts forgotten. What they are. */
   revive(callId: string, now: number): Promise<readonly { lane: Lane; fn: string }[]>;
   /** Removes those that died (came, that is) before `before`, and the oldest beyond `keep`; how many. */

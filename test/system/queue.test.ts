@@ -4,8 +4,8 @@ import { once } from "node:events";
 import { createServer, type IncomingHttpHeaders } from "node:http";
 import type { AddressInfo } from "node:net";
 import { after, before, suite, test } from "node:test";
-import { setTimeout as delay } from "node:timers/promises";
 import { webImage } from "../support/images.ts";
+import { killUnderLoad } from "../support/kills.ts";
 import { eventually, openWorld, type World } from "../support/world.ts";
 
 const settings = {
@@ -13,12 +13,17 @@ const settings = {
   "functions.grace": "200ms",
   "queue.callback_allow": "127.0.0.0/8",
   "queue.max_body": "1Mi",
+  // for functions that are gone
+  "queue.attempts": "2",
+  "queue.min_wait": "50ms",
 };
 const retries = {
   "com.openfaas.retry.attempts": "2",
   "com.openfaas.retry.codes": "501",
   "com.openfaas.retry.min_wait": "100ms",
   "napd.async-concurrency": "1",
+  "napd.async-queue": "2",
+  "napd.async-results": "1m",
 };
 
 suite("asynchronous calls", () => {
@@ -31,10 +36,8 @@ suite("asynchronous calls", () => {
     world = up.use(await openWorld());
     await world.start(settings);
     await world.import(await webImage(`${world.dir}/web.tar`, "docker.io/library/web:1", "hello\n"));
-    for (const service of ["web", "slow"]) {
-      const answer = await world.api("POST", "/system/functions", { service, image: "web:1", annotations: retries });
-      assert.equal(answer.status, 202, answer.text);
-    }
+    await deploy("web", { ...retries, "napd.async-queue": "1000" });
+    await deploy("slow");
     const server = createServer(async (req, res) => {
       let body = "";
       for await (const piece of req) body += piece;
@@ -47,6 +50,11 @@ suite("asynchronous calls", () => {
   });
   after(() => up.disposeAsync());
 
+  async function deploy(service: string, annotations: Record<string, string> = retries) {
+    const answer = await world.api("POST", "/system/functions", { service, image: "web:1", annotations });
+    assert.equal(answer.status, 202, answer.text);
+  }
+
   async function later(path: string, id: string, body = "", headers: Record<string, string> = {}) {
     const init = { method: "POST", body, headers: { "X-Call-Id": id, ...headers } };
     return world.call(`/async-function/${path}`, init);
@@ -54,7 +62,7 @@ suite("asynchronous calls", () => {
 
   async function queued(
     query = "",
-  ): Promise<{ callId: string; state: string; attempts: number; lastStatus?: number }[]> {
+  ): Promise<{ callId: string; state: string; attempts: number; lastStatus?: number; lastError?: string }[]> {
     return JSON.parse((await world.api("GET", `/system/queue${query}`)).text);
   }
 
@@ -78,6 +86,18 @@ suite("asynchronous calls", () => {
     const large = "x".repeat(300_000);
     assert.equal((await later("web/cgi-bin/echo", "large", large, { "X-Callback-Url": receiver })).status, 202);
     assert.ok((await answerFor("large"))!.body === large);
+  });
+
+  test("have a result to be asked for, once they are done", async () => {
+    assert.equal((await later("web/cgi-bin/slow?0.3", "kept")).status, 202);
+    const early = await world.api("GET", "/system/queue/kept/result");
+    assert.deepEqual([early.status, early.headers.get("retry-after")], [202, "1"]);
+    assert.match(JSON.parse(early.text)[0].state, /queued|running/);
+    const result = () => world.api("GET", "/system/queue/kept/result");
+    const { headers, text } = await eventually(result, ({ status }) => status === 200);
+    assert.equal(text, "slept\n");
+    assert.deepEqual([headers.get("x-function-status"), headers.get("content-type")], ["200", "text/plain"]);
+    assert.equal((await world.api("GET", "/system/queue/unknown/result")).status, 404);
   });
 
   test("are refused when they cannot be made, and nothing stays", async () => {
@@ -123,6 +143,8 @@ suite("asynchronous calls", () => {
       () => queued("?function=slow"),
       (calls) => calls.some(({ state }) => state === "running"),
     );
+    const third = await later("slow", "s3");
+    assert.deepEqual([third.status, third.headers.get("retry-after")], [429, "5"], third.text);
     assert.deepEqual(
       (await queued()).map(({ callId, state }) => [callId, state]),
       [
@@ -144,40 +166,53 @@ suite("asynchronous calls", () => {
     await answerFor("after");
   });
 
-  test("that were answered with 202 all run, although napd is killed again and again", async () => {
-    const accepted: string[] = [];
-    let isOver = false;
-    const callers = Array.from({ length: 4 }, async (_, caller) => {
-      for (let i = 0; !isOver; i++) {
-        const id = `k-${caller}-${i}`;
-        const status = await later("web/cgi-bin/log", id, `${id}\n`).then(
-          (answer) => answer.status,
-          () => 0, // napd was killed: nobody was promised anything
-        );
-        if (status === 202) accepted.push(id);
-        else await delay(20);
-        await delay(5);
-      }
-    });
-    for (let kill = 0; kill < 3; kill++) {
-      const before = accepted.length;
-      await eventually(
-        async () => accepted.length,
-        (n) => n > before + 20,
-      );
-      await world.napd().kill9();
+  test("outlive their function: they are given up, and made when it is there again and somebody says so", async () => {
+    await deploy("gone");
+    assert.equal((await later("gone/cgi-bin/slow?0.3", "g1")).status, 202);
+    assert.equal((await later("gone/cgi-bin/echo", "g2", "late", { "X-Callback-Url": receiver })).status, 202);
+    await world.api("DELETE", "/system/functions", { functionName: "gone" });
+    const dead = () => queued("?state=dead");
+    const [g2] = (await eventually(dead, (calls) => calls.some(({ callId }) => callId === "g2"))).slice(-1);
+    assert.deepEqual([g2?.callId, g2?.attempts, g2?.lastStatus], ["g2", 2, 404]);
+    assert.match(g2?.lastError ?? "", /does not exist/);
+    await deploy("gone");
+    assert.equal((await world.api("POST", "/system/queue/g2/retry")).status, 202);
+    await eventually(
+      async () => told.filter(({ headers }) => headers["x-call-id"] === "g2").map(({ body }) => body),
+      (bodies) => bodies.includes("late"),
+    );
+    await world.api("DELETE", "/system/queue/g1");
+    await empty();
+  });
+
+  test("end before napd does when it is stopped, and are begun anew when it is killed", async () => {
+    for (const [id, end] of [
+      ["stopped", () => world.napd().stop(60_000)],
+      ["killed", () => world.napd().kill9()],
+    ] as const) {
+      assert.equal((await later("slow/cgi-bin/slow?0.7", id, "", { "X-Callback-Url": receiver })).status, 202);
+      await eventually(queued, ([call]) => call?.state === "running");
+      await end();
       await world.start(settings);
     }
-    isOver = true;
-    await Promise.all(callers);
-    await eventually(queued, (calls) => calls.length === 0, 60_000);
-    const { text } = await world.api("GET", "/system/logs?name=web&follow=false&tail=-1");
-    const ran = [...text.matchAll(/k-\d-\d+/g)].map(([id]) => id);
-    const once = new Set(ran);
-    assert.deepEqual(
-      accepted.filter((id) => !once.has(id)),
-      [],
-    );
-    console.log(`${accepted.length} accepted over 3 kills, ${ran.length - once.size} ran twice`);
+    assert.equal((await answerFor("stopped"))!.headers["x-retry"], undefined);
+    const { headers, body } = (await answerFor("killed"))!;
+    assert.deepEqual([headers["x-retry"], headers["x-function-status"], body], ["1", "200", "slept\n"]);
+    await empty();
+  });
+
+  test("that were answered with 202 all run, although napd is killed again and again", async (t) => {
+    const more = (accepted: () => number) => {
+      const before = accepted();
+      return eventually(
+        async () => accepted(),
+        (n) => n > before + 20,
+      );
+    };
+    const result = await killUnderLoad(world, {
+      ...{ path: "web/cgi-bin/log", name: "web", kills: 3, settings, wait: more },
+    });
+    assert.deepEqual(result.lost, []);
+    t.diagnostic(`${result.accepted} accepted over 3 kills, ${result.repeated} runs repeated`);
   });
 });

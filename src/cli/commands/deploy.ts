@@ -12,7 +12,7 @@ import {
   type StackFlags,
   stackFlags,
 } from "../flags.ts";
-import { openGateway } from "../gateway.ts";
+import { openGateway, usualTimeoutMs } from "../gateway.ts";
 import { type TagMode, tagFlag, tagged } from "../image-tag.ts";
 import type { Define } from "../main.ts";
 import { plan, printPlan } from "../plan.ts";
@@ -31,6 +31,7 @@ export interface DeployFlags {
   replace?: boolean;
   wait: boolean;
   waitTimeout: number;
+  timeout?: number;
   json?: boolean;
 }
 
@@ -50,6 +51,7 @@ export function deployOptions(flags: DeployFlags): DeployOptions {
     replace: flags.replace ?? false,
     wait: flags.wait,
     waitMs: flags.waitTimeout,
+    timeoutMs: flags.timeout ?? Math.max(flags.waitTimeout, usualTimeoutMs),
     json: flags.json ?? false,
   };
 }

@@ -15,6 +15,7 @@ async function opened(attempt: DispatcherOptions["attempt"], concurrency = 2) {
   const dispatcher = new Dispatcher({
     ...{ store, attempt, clock: systemClock, log: openLog("silent") },
     concurrency: () => concurrency,
+    discarded: () => {},
     left: ({ callId }, { to }) => void left.push(`${callId} ${to}`),
   });
   return {

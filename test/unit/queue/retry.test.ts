@@ -3,7 +3,13 @@ import { suite, test } from "node:test";
 import { asyncDefaults, asyncPolicyOf } from "../../../src/functions/async-policy.ts";
 import { decide, type Result, type RetryPolicy } from "../../../src/queue/retry.ts";
 
-const policy: RetryPolicy = { attempts: 3, minWaitMs: 1000, maxWaitMs: 5000, codes: new Set([429, 500, 503]) };
+const policy: RetryPolicy = {
+  attempts: 3,
+  minWaitMs: 1000,
+  maxWaitMs: 5000,
+  backoff: "equal",
+  codes: new Set([429, 500, 503]),
+};
 const now = Date.parse("2026-01-01T00:00:00Z");
 
 suite("after an attempt", () => {
@@ -61,6 +67,8 @@ suite("annotations of asynchronous calls", () => {
     ["a longest wait below the least", { [key("min_wait")]: "1h" }, { minWaitMs: 3_600_000, maxWaitMs: 3_600_000 }],
     ["codes", { [key("codes")]: "404, 500" }, { codes: new Set([404, 500]) }],
     ["concurrency", { "napd.async-concurrency": "1" }, { concurrency: 1 }],
+    ["places in the queue", { "napd.async-queue": "100000" }, { maxPending: 100_000 }],
+    ["places that are none", { "napd.async-queue": "0" }, {}],
     ["attempts that are none", { [key("attempts")]: "0" }, {}],
     ["a wait that is none", { [key("min_wait")]: "soon" }, {}],
     ["codes that are none", { [key("codes")]: "404,abc" }, {}],

@@ -1,37 +1,17 @@
 import type { IncomingMessage } from "node:http";
 import { request as httpRequest } from "node:http";
 import { request as httpsRequest } from "node:https";
-import { isIPv4 } from "node:net";
 import type { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { AppError, messageOf } from "../base/errors.ts";
-import { type Guard, unbracketed } from "./guard.ts";
-import type { Result, RetryPolicy } from "./retry.ts";
+import { type Guard, type HostAddress, unbracketed } from "./guard.ts";
+import type { Result } from "./retry.ts";
 
 /** Ms that a callback's receiver may be silent. */
 const silenceMs = 60_000;
 
 /** Ms that the rest of its answer may take, which keeps the connection from being reset. */
 const answerMs = 1000;
-
-/** How callbacks are tried again; ours, the contract has none. */
-export const callbackRetries: RetryPolicy = {
-  attempts: 8,
-  minWaitMs: 1000,
-  maxWaitMs: 120_000,
-  codes: new Set([408, 425, 429, 500, 502, 503, 504]),
-};
-
-/** A URL that a callback may go to, undefined for any other text. */
-export function parseCallback(text: string): URL | undefined {
-  const url = URL.parse(text);
-  return url && (url.protocol === "http:" || url.protocol === "https:") ? url : undefined;
-}
-
-/** Whether the host is the gateway's own name inside functions (contracts/api.md §4.4). */
-export function isGateway(url: URL): boolean {
-  return url.protocol === "http:" && (url.hostname === "gateway" || url.hostname === "gateway.openfaas");
-}
 
 /**
  * Posts a result, to an address that the guard has seen; a redirect is not followed, it is an answer like any other.
@@ -44,10 +24,10 @@ export async function postCallback(
   body: Readable,
   signal: AbortSignal,
 ): Promise<Result> {
-  const address = await guard.addressOf(url.hostname);
+  const addresses = await guard.addressesOf(url.hostname);
   const request = url.protocol === "https:" ? httpsRequest : httpRequest;
   const auth = url.username === "" ? [] : ["Authorization", basic(url)];
-  const family = isIPv4(address) ? 4 : 6;
+  const [{ address, family }] = addresses as [HostAddress];
   const req = request({
     method: "POST",
     host: unbracketed(url.hostname),
@@ -56,7 +36,7 @@ export async function postCallback(
     headers: ["Host", url.host, ...auth, ...headers],
     agent: false,
     signal,
-    lookup: (_host, options, done) => (options.all ? done(null, [{ address, family }]) : done(null, address, family)),
+    lookup: (_host, options, done) => (options.all ? done(null, addresses) : done(null, address, family)),
   });
   req.setTimeout(silenceMs, () => req.destroy(new Error(`no answer for ${silenceMs / 1000} s`)));
   try {
