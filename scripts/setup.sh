@@ -106,6 +106,9 @@ find_missing() {
     need prometheus has prometheus
     need prometheus-alertmanager has prometheus-alertmanager
     need skopeo has skopeo
+    need buildah has buildah
+    need git has git
+    need python3-minimal has python3
     need curl has curl
     need openssl has openssl
     need perl-base has perl
