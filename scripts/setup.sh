@@ -108,7 +108,7 @@ find_missing() {
     need skopeo has skopeo
     need buildah has buildah
     need git has git
-    need python3-minimal has python3
+    need python3 has python3
     need curl has curl
     need openssl has openssl
     need perl-base has perl
