@@ -105,6 +105,7 @@ find_missing() {
     need docker-registry has docker-registry
     need prometheus has prometheus
     need prometheus-alertmanager has prometheus-alertmanager
+    need nats-server has nats-server
     need skopeo has skopeo
     need buildah has buildah
     need git has git

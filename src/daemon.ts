@@ -27,11 +27,10 @@ import { openInvoke } from "./invoke/invoke.ts";
 import { openHost } from "./machine.ts";
 import { openMetrics } from "./metrics/registry.ts";
 import { openMetricsServer } from "./metrics/server.ts";
-import { Bodies } from "./queue/bodies.ts";
 import { Guard } from "./queue/guard.ts";
+import { openQueueStore } from "./queue/open.ts";
 import { type FunctionLimits, Queue } from "./queue/queue.ts";
 import { Results } from "./queue/results.ts";
-import { bodiesDir, SqliteStore } from "./queue/sqlite.ts";
 import type { Release } from "./release.ts";
 import { Scaler } from "./scale/scaler.ts";
 import { type ListenAddress, settings } from "./settings.ts";
@@ -159,7 +158,12 @@ export async function startDaemon(
   const sleeper = sleep.watching(backend);
   const tunnelIdleMs = config.gateway.tunnel_idle;
   const calls = openInvoke({ table, defaultNamespace, thaw: sleeper.thaw, waits: sleep.waits, tunnelIdleMs });
-  const queueStore = up.use(await SqliteStore.open(config.paths.data));
+  const { store: queueStore, bodies } = await openQueueStore({
+    ...config.queue,
+    ackWaitMs: config.queue.ack_wait,
+    ...{ dataDir: config.paths.data, reserve: config.images.disk_reserve, clock, log },
+  });
+  up.use(queueStore);
   const results = up.use(
     await Results.open(join(config.paths.data, "results"), { maxTotalBytes: config.queue.max_results, clock, log }),
   );
@@ -167,7 +171,7 @@ export async function startDaemon(
   const queue = await Queue.open({
     store: queueStore,
     results,
-    bodies: new Bodies(bodiesDir(config.paths.data), config.images.disk_reserve),
+    bodies,
     guard: new Guard([config.network.subnet], config.queue.callback_allow),
     deliver: callNow,
     limits: asyncLimits(table),

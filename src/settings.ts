@@ -141,6 +141,16 @@ function isSubnet(text: string): boolean {
   return family !== 0 && (prefix === undefined || Number(prefix) <= (family === 4 ? 32 : 128));
 }
 
+/** Of one server or, with commas, of several of one cluster. */
+function natsUrl(fallback: string, sentence: string): Setting<string> {
+  const read = (t: string) => {
+    const urls = t.split(",").map((part) => URL.parse(part.trim()));
+    const isRight = urls.every((url) => url && /^(nats|tls):$/.test(url.protocol) && url.host && url.pathname === "");
+    return t === "" || isRight ? t.replaceAll(" ", "") : fail("must be nats://HOST:PORT or tls://HOST:PORT");
+  };
+  return { sentence, fallback, read, write: (v) => v };
+}
+
 function fail(rule: string): never {
   throw new Error(rule);
 }
@@ -197,6 +207,22 @@ export const settings = {
     ),
   },
   queue: {
+    url: natsUrl(
+      "",
+      "NATS server with JetStream that keeps asynchronous calls and shares them among machines: nats://[USER:PASSWORD@]HOST[:PORT] or tls://…, several of a cluster with commas between them; empty to keep them on this machine.",
+    ),
+    credentials: path("", "File with a user's JWT and key (.creds) for that server; empty for none."),
+    ca: path("", "File with certificates (PEM) to trust in that server's; empty for the system's."),
+    name: word(
+      "napd",
+      "Begins the names of streams and subjects there: machines with the same name share one queue.",
+      plainWord,
+      "letters, digits, hyphens and underscores",
+    ),
+    ack_wait: duration(
+      30_000,
+      "How long a machine may be silent before others make the calls that it had under way; the same on all of them.",
+    ),
     max_body: bytes(256 * 2 ** 20, "Largest body of an asynchronous call.", 1),
     max_pending: integer(
       100_000,
