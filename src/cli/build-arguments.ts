@@ -32,7 +32,8 @@ export interface Call {
 }
 
 /**
- * Arguments of a build by name: the file's and the flags', which win; then the packages of all chosen options in one; contracts/cli.md §2.11.
+ * Arguments of a build, by name: the file's and the flags', which win; then the packages of all chosen options in one.
+ * contracts/cli.md §2.11
  */
 export function buildArgsOf(
   f: { name: string; buildArgs: Readonly<Record<string, string>>; buildOptions: readonly string[] },

@@ -6,6 +6,7 @@ import { after, before, suite, test } from "node:test";
 import { promisify } from "node:util";
 import { baseLayer, type LayerEntry, librariesOf, writeOciArchive } from "../../scripts/oci-image.ts";
 import { openRegistry, type Registry } from "../support/registry.ts";
+import { commitFiles } from "../support/template-repository.ts";
 import { openWorld, type World } from "../support/world.ts";
 
 const exec = promisify(execFile);
@@ -100,19 +101,24 @@ suite("nap and buildah", () => {
 
   test("a template of a git repository is fetched, built unchanged, pushed to a registry and deployed from there", async () => {
     const repository = `${world.dir}/templates`;
-    await mkdir(`${repository}/template/shout/function`, { recursive: true });
-    await writeFile(`${repository}/template/shout/template.yml`, "language: sh\nfprocess: sh ./main.sh\n");
-    await writeFile(`${repository}/template/shout/main.sh`, ". ./function/handler.sh\nhandle\n");
-    await writeFile(`${repository}/template/shout/function/handler.sh`, "handle() { cat; }\n");
-    await writeFile(
-      `${repository}/template/shout/Dockerfile`,
-      `ARG BASE\nFROM \${BASE}\nARG ADDITIONAL_PACKAGE\nRUN mkdir -p /home/app\nWORKDIR /home/app\nCOPY . .\nRUN chown -R app:app /home/app\nUSER app\nENV fprocess="sh ./main.sh"\nCMD ["sh"]\n`,
-    );
-    const git = (...args: string[]) =>
-      exec("git", ["-C", repository, "-c", "user.name=t", "-c", "user.email=t@t", ...args]);
-    await git("init", "--quiet");
-    await git("add", ".");
-    await git("commit", "--quiet", "--message", "templates");
+    await mkdir(repository);
+    await commitFiles(repository, {
+      "template/shout/template.yml": "language: sh\nfprocess: sh ./main.sh\n",
+      "template/shout/main.sh": ". ./function/handler.sh\nhandle\n",
+      "template/shout/function/handler.sh": "handle() { cat; }\n",
+      "template/shout/Dockerfile": [
+        "ARG BASE",
+        "FROM $BASE",
+        "ARG ADDITIONAL_PACKAGE",
+        "RUN mkdir -p /home/app",
+        "WORKDIR /home/app",
+        "COPY . .",
+        "RUN chown -R app:app /home/app",
+        "USER app",
+        'ENV fprocess="sh ./main.sh"',
+        'CMD ["sh"]',
+      ].join("\n"),
+    });
 
     await nap(["template", "pull", repository]);
     await nap(["new", "shouting", "--lang", "shout", "--prefix", `${registry.host}/team`, "-f", "shout.yaml"]);
