@@ -53,12 +53,13 @@ const rooms: readonly (readonly [room: string, mayImport: readonly string[] | "e
   ["config.ts", ["settings.ts", "base"]],
   ["settings.ts", ["base"]],
   ["release.ts", ["base"]],
-  // installation.ts: templates come with the program
-  ["cli", ["installation.ts", "base"]],
+  // installation.ts: templates come with the program; reference.ts: images have one grammar, which is pure
+  ["cli", ["installation.ts", "host/image/reference.ts", "base"]],
   ["watchdog", ["http1", "base"]],
   ["gateway", ["invoke", "functions", "base"]],
   ["admin", ["trigger", "functions", "store", "logs", "metrics", "base"]],
-  ["trigger", ["base"]],
+  // invoke: calls as those from outside are made
+  ["trigger", ["invoke", "base"]],
   // invoke: delivers as calls from outside are made, and answers who is refused as it does
   ["queue", ["invoke", "base"]],
   ["scale", ["functions", "base"]],
@@ -67,12 +68,26 @@ const rooms: readonly (readonly [room: string, mayImport: readonly string[] | "e
   // connections to replicas; what it parses by, the watchdog parses by too
   ["upstream", ["http1"]],
   // logs: a replica's log file is one of the things that it holds, from its start to its removal
-  ["host", ["host/image", "host/containerd", "host/oci", "host/net", "host/exec.ts", "logs", "base"]],
-  ["host/image", ["host/containerd", "host/exec.ts", "base"]],
+  [
+    "host",
+    [
+      "host/image",
+      "host/image/reference.ts",
+      "host/containerd",
+      "host/oci",
+      "host/net",
+      "host/exec.ts",
+      "logs",
+      "base",
+    ],
+  ],
+  ["host/image", ["host/image/reference.ts", "host/containerd", "host/exec.ts", "base"]],
   ["host/containerd", ["installation.ts", "base"]],
   ["host/oci", ["base"]],
   ["host/net", ["host/exec.ts", "installation.ts", "base"]],
   ["host/exec.ts", ["base"]],
+  // the grammar of image names, without any IO
+  ["host/image/reference.ts", ["base"]],
   ["store", ["base"]],
   ["logs", ["base"]],
   ["metrics", ["base"]],

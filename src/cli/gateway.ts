@@ -101,7 +101,7 @@ export function connect(
       });
       request.once("error", (e) => {
         trace(e.message);
-        reject(context.signal.aborted ? e : unreachable(url, e, limit));
+        reject(context.signal.aborted || e instanceof Failure ? e : unreachable(url, e, limit));
       });
       // a failure of the connection is told by the request; one of the input ends it as well
       if (isStream) pipeline(body, request).catch((e) => request.destroy(e));

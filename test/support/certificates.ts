@@ -1,6 +1,9 @@
-import { execFileSync } from "node:child_process";
+import { execFile, execFileSync } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { promisify } from "node:util";
+
+const run = promisify(execFile);
 
 export interface Certificate {
   key: string;
@@ -32,4 +35,17 @@ export function makeCertificate(dir: string, names = "IP:127.0.0.1"): Certificat
   const signing = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "30", "-extfile", "names"];
   openssl("x509", "-req", "-in", "request.pem", ...signing, "-out", "cert.pem");
   return { key: readFileSync(at("key.pem"), "utf8"), cert: readFileSync(at("cert.pem"), "utf8"), caFile: at("ca.pem") };
+}
+
+/** Makes `DIR/NAME.crt` and `DIR/NAME.key`: signed by itself, for `localhost` and 127.0.0.1. */
+export async function makeSelfSigned(
+  dir: string,
+  name: string,
+  days = 2,
+): Promise<{ certificate: string; key: string }> {
+  const [certificate, key] = [`${dir}/${name}.crt`, `${dir}/${name}.key`];
+  const request = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
+  const subject = ["-subj", `/CN=${name}`, "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"];
+  await run("openssl", [...request, ...subject, "-days", String(days), "-keyout", key, "-out", certificate]);
+  return { certificate, key };
 }

@@ -161,7 +161,7 @@ const routes: { method: string; path: string; body?: unknown; status: number; js
   { method: "GET", path: "/system/queue/call-1/result", status: 202, json: true },
   { method: "GET", path: "/system/queue-stats", status: 200 },
   { method: "GET", path: "/system/cron", status: 200 },
-  { method: "POST", path: "/system/cron/web/run", status: 404, json: true },
+  { method: "POST", path: "/system/cron/tick/run", status: 202, json: true },
   { method: "GET", path: "/system/info", status: 200 },
   { method: "GET", path: "/system/namespaces", status: 200 },
   { method: "GET", path: "/system/logs?name=web", status: 200 },
