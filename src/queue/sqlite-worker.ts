@@ -61,6 +61,7 @@ const port = parentPort!;
 let waiting: Request[] = [];
 /** Body files whose messages go with the transaction under way. */
 let leaving: string[] = [];
+let isGivingBack = false;
 
 port.on("message", (requests: Request[] | null) => {
   if (requests === null) {
@@ -122,10 +123,19 @@ function run(): void {
 /** A queue that was long does not keep the disk when it is short again. */
 function giveBack(): void {
   if (waiting.length > 0 || !db.isOpen) return;
-  const [row] = all("PRAGMA freelist_count");
-  if (Number(row!.freelist_count) <= keptPages) return;
-  db.exec(`PRAGMA incremental_vacuum(${pagesAtOnce})`);
-  setImmediate(giveBack);
+  try {
+    const [row] = all("PRAGMA freelist_count");
+    if (Number(row!.freelist_count) > keptPages) {
+      db.exec(`PRAGMA incremental_vacuum(${pagesAtOnce})`);
+      isGivingBack = true;
+      setImmediate(giveBack);
+    } else if (isGivingBack) {
+      isGivingBack = false;
+      db.exec("PRAGMA wal_checkpoint(TRUNCATE)"); // it is then that the file becomes shorter
+    }
+  } catch {
+    // the disk is full, or somebody reads: there will be another time
+  }
 }
 
 function transaction<T>(work: () => T): T {
