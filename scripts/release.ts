@@ -18,11 +18,12 @@ import {
   existsSync,
   mkdirSync,
   mkdtempSync,
+  readdirSync,
   readFileSync,
   rmSync,
   writeFileSync,
 } from "node:fs";
-import { join, resolve } from "node:path";
+import { join, relative, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { readRelease } from "../src/release.ts";
 import { bunRuntime } from "./bun-runtimes.ts";
@@ -33,37 +34,60 @@ const architectures: readonly Architecture[] = ["x64", "arm64"];
 
 const root = join(import.meta.dirname, "..");
 
-const launcher = `#!/bin/sh
-root=$(dirname "$(dirname "$(readlink -f "$0")")")
-exec "$root/runtime/node" "$root/lib/napd.mjs" "$@"
+/** Programs by the file that they start with. A thread is started by its file too, so it has one of its own. */
+const bundles = { napd: "src/main.ts", "sqlite-worker": "src/queue/sqlite-worker.ts", nap: "src/nap.ts" };
+
+/** Goes to its own release, whatever links lead to it, and stays there when `current` leads elsewhere later. */
+const launcher = (program: string, more = "") => `#!/bin/sh
+${more}root=$(dirname "$(dirname "$(readlink -f "$0")")")
+exec "$root/runtime/node" "$root/lib/${program}.mjs" "$@"
 `;
 
-/** Of a checkout, and of a release in /opt/napd. */
-const unitStart = { here: "/bin/sh /opt/napd/scripts/setup.sh node src/main.ts", there: "/opt/napd/bin/napd" };
+/** Memory is given back, see docs/decisions.md. */
+const fewArenas = `MALLOC_ARENA_MAX=\${MALLOC_ARENA_MAX:-2}
+export MALLOC_ARENA_MAX
+`;
+
+/** Files and folders that go along as they are. */
+const copied = ["proto", "cni", "systemd", "cloud-init", "templates", "docs", "install.sh"].concat([
+  "LICENSE",
+  "README.md",
+  "CHANGELOG.md",
+]);
 
 /** Everything that a release has, in a folder that exists and is empty. */
-async function fill(folder: string, architecture: Architecture, onlyBuilt: boolean): Promise<void> {
-  for (const name of ["bin", "runtime", "lib", "systemd", "dist"]) mkdirSync(join(folder, name));
-  writeFileSync(join(folder, "bin/napd"), launcher, { mode: 0o755 });
+export async function fill(folder: string, architecture: Architecture, onlyBuilt: boolean): Promise<void> {
+  for (const name of ["bin", "runtime", "lib", "dist"]) mkdirSync(join(folder, name));
+  writeFileSync(join(folder, "bin/napd"), launcher("napd", fewArenas), { mode: 0o755 });
+  writeFileSync(join(folder, "bin/nap"), launcher("nap"), { mode: 0o755 });
   copyFileSync(nodeRuntime(architecture), join(folder, "runtime/node"));
-  bundle("src/main.ts", join(folder, "lib/napd.mjs"));
-  bundle("src/queue/sqlite-worker.ts", join(folder, "lib/sqlite-worker.mjs")); // a thread is started by its file
+  for (const [name, entry] of Object.entries(bundles)) bundle(entry, join(folder, `lib/${name}.mjs`));
 
   const { version, sha, commitMessage } = await readRelease(root);
   const json = (value: object) => `${JSON.stringify(value, null, 2)}\n`;
   writeFileSync(join(folder, "package.json"), json({ name: "napd", version, license: "MIT", type: "module" }));
   writeFileSync(join(folder, "revision.json"), json({ sha, message: commitMessage }));
 
-  for (const name of ["proto", "cni", "docs", "LICENSE", "README.md", "CHANGELOG.md"])
-    cpSync(join(root, name), join(folder, name), { recursive: true });
+  for (const name of copied)
+    if (existsSync(join(root, name))) cpSync(join(root, name), join(folder, name), { recursive: true });
   copyFileSync(join(root, "src/host/oci/seccomp.json"), join(folder, "seccomp.json"));
-  const unit = readFileSync(join(root, "systemd/napd.service"), "utf8");
-  if (!unit.includes(unitStart.here)) throw new Error(`systemd/napd.service does not start "${unitStart.here}"`);
-  writeFileSync(join(folder, "systemd/napd.service"), unit.replace(unitStart.here, unitStart.there));
 
   for (const name of [`watchdog-linux-${architecture}`, ...fwatchdogs(architecture)])
     if (!onlyBuilt || existsSync(join(root, "dist", name)))
       cpSync(join(root, "dist", name), join(folder, "dist", name), { recursive: true });
+}
+
+/** Lists every file as sha256sum does: that says whether a release is whole, and is its name among others. */
+export function writeSums(folder: string): void {
+  const files = readdirSync(folder, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
+  const paths = files.map((file) => relative(folder, join(file.parentPath, file.name)));
+  const names = paths.filter((path) => path !== "SHA256SUMS").sort();
+  const lines = names.map((name) => `${sha256(join(folder, name))}  ${name}\n`);
+  writeFileSync(join(folder, "SHA256SUMS"), lines.join(""));
+}
+
+function sha256(file: string): string {
+  return createHash("sha256").update(readFileSync(file)).digest("hex");
 }
 
 function fwatchdogs(architecture: Architecture): string[] {
@@ -126,9 +150,10 @@ async function main(args: string[]): Promise<void> {
     try {
       mkdirSync(join(work, name));
       await fill(join(work, name), architecture, onlyBuilt);
+      writeSums(join(work, name));
       const file = join(out, `${name}.tar.gz`);
       pack(work, name, file, commitSeconds(), onlyBuilt ? 1 : 9);
-      sums.push(`${createHash("sha256").update(readFileSync(file)).digest("hex")}  ${name}.tar.gz\n`);
+      sums.push(`${sha256(file)}  ${name}.tar.gz\n`);
       console.log(file);
     } finally {
       rmSync(work, { recursive: true, force: true });

@@ -19,19 +19,21 @@ import { Secrets } from "./functions/secrets.ts";
 import { SleepStats, waitBounds } from "./functions/sleep-stats.ts";
 import type { Table } from "./functions/table.ts";
 import { Usage } from "./functions/usage.ts";
+import { Certificate } from "./gateway/certificate.ts";
+import type { ListenerOptions } from "./gateway/listener.ts";
 import { type GatewayLimits, openGateway } from "./gateway/server.ts";
 import { openInternalCalls } from "./invoke/internal.ts";
 import { openInvoke } from "./invoke/invoke.ts";
 import { openHost } from "./machine.ts";
 import { openMetrics } from "./metrics/registry.ts";
 import { openMetricsServer } from "./metrics/server.ts";
-import { Bodies } from "./queue/bodies.ts";
 import { Guard } from "./queue/guard.ts";
+import { openQueueStore } from "./queue/open.ts";
 import { type FunctionLimits, Queue } from "./queue/queue.ts";
 import { Results } from "./queue/results.ts";
-import { bodiesDir, SqliteStore } from "./queue/sqlite.ts";
 import type { Release } from "./release.ts";
 import { Scaler } from "./scale/scaler.ts";
+import { type ListenAddress, settings } from "./settings.ts";
 import { openCredentials } from "./store/credentials.ts";
 import { CronStore } from "./store/cron.ts";
 import { FunctionStore } from "./store/functions.ts";
@@ -39,6 +41,7 @@ import { NamespaceStore } from "./store/namespaces.ts";
 import { finishRestore } from "./store/restore.ts";
 import { SecretStore } from "./store/secrets.ts";
 import { openState } from "./store/state.ts";
+import type { InheritedSocket } from "./systemd/sockets.ts";
 import { Cron, type CronFunction } from "./trigger/cron.ts";
 import type { CronState } from "./trigger/cron-job.ts";
 import { deliverBy } from "./trigger/deliver.ts";
@@ -46,13 +49,20 @@ import { deliverBy } from "./trigger/deliver.ts";
 /** A running napd. Disposing it stops it in the reverse order of its start. */
 export interface Daemon extends AsyncDisposable {
   readonly port: number;
+  /** In a few words, for whoever looks after napd. */
+  status(): string;
 }
 
 /** Requests under way may go on for so long when napd stops, ms. */
 const drainMs = 30_000;
 
 /** Starts everything; reading order is start order. What was opened is closed again when a later step fails. */
-export async function startDaemon(config: Config, release: Release, log: Logger): Promise<Daemon> {
+export async function startDaemon(
+  config: Config,
+  release: Release,
+  sockets: readonly InheritedSocket[],
+  log: Logger,
+): Promise<Daemon> {
   const clock = systemClock;
   const defaultNamespace = config.functions.namespace;
   const table: Table = new Map();
@@ -61,9 +71,10 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
   up.use(await claim("paths.run", config.paths.run));
   up.use(await claim("paths.data", config.paths.data));
   await finishRestore(config.paths.data);
+  const certificate = config.tls.certificate === "" ? undefined : up.use(await Certificate.open(config.tls, log));
   const gateway = up.use(
     await openGateway({
-      ...config.gateway.listen,
+      listeners: gatewayListeners(config, sockets, certificate),
       bridgeAddress: bridgeAddress(config),
       defaultNamespace,
       table,
@@ -71,6 +82,8 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
       limits: gatewayLimits(config),
     }),
   );
+
+  sayWhereElse(config, gateway.addresses[0]!, log);
 
   const db = openState(config.paths.data);
   up.defer(() => db.close());
@@ -145,7 +158,12 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
   const sleeper = sleep.watching(backend);
   const tunnelIdleMs = config.gateway.tunnel_idle;
   const calls = openInvoke({ table, defaultNamespace, thaw: sleeper.thaw, waits: sleep.waits, tunnelIdleMs });
-  const queueStore = up.use(await SqliteStore.open(config.paths.data));
+  const { store: queueStore, bodies } = await openQueueStore({
+    ...config.queue,
+    ackWaitMs: config.queue.ack_wait,
+    ...{ dataDir: config.paths.data, reserve: config.images.disk_reserve, clock, log },
+  });
+  up.use(queueStore);
   const results = up.use(
     await Results.open(join(config.paths.data, "results"), { maxTotalBytes: config.queue.max_results, clock, log }),
   );
@@ -153,7 +171,7 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
   const queue = await Queue.open({
     store: queueStore,
     results,
-    bodies: new Bodies(bodiesDir(config.paths.data), config.images.disk_reserve),
+    bodies,
     guard: new Guard([config.network.subnet], config.queue.callback_allow),
     deliver: callNow,
     limits: asyncLimits(table),
@@ -215,7 +233,8 @@ export async function startDaemon(config: Config, release: Release, log: Logger)
   if (config.cron.enabled) cron.start();
 
   const stack = up.move();
-  return { port: gateway.port, [Symbol.asyncDispose]: () => stack.disposeAsync() };
+  const status = () => (table.size === 1 ? "1 function" : `${table.size} functions`);
+  return { port: gateway.port, status, [Symbol.asyncDispose]: () => stack.disposeAsync() };
 }
 
 function asyncLimits(table: Table): (fn: string) => FunctionLimits | undefined {
@@ -250,6 +269,36 @@ function openRoutes({ routes, gateway, functions }: Config): Routes {
     key: keyOf(splitAddress(address, functions.namespace)),
   }));
   return new Routes(fixed, gateway.function_routes === "allow");
+}
+
+/** Sockets that napd was started with take the place of settings gateway.listen and, called `tls`, tls.listen. */
+function gatewayListeners(
+  { gateway, tls }: Config,
+  sockets: readonly InheritedSocket[],
+  certificate: Certificate | undefined,
+): ListenerOptions[] {
+  const isTls = ({ name }: InheritedSocket) => name === "tls";
+  const plain: ListenerOptions[] = sockets
+    .filter((socket) => !isTls(socket))
+    .map(({ fd }) => ({ at: { fd }, setting: "gateway.listen" }));
+  if (plain.length === 0) plain.push({ at: gateway.listen, setting: "gateway.listen" });
+  if (certificate === undefined) {
+    if (sockets.some(isTls)) throw new AppError("CONFIG", ["socket tls wants settings tls.certificate and tls.key"]);
+    return plain;
+  }
+  const secure: ListenerOptions[] = sockets
+    .filter(isTls)
+    .map(({ fd }) => ({ at: { fd }, setting: "tls.listen", certificate }));
+  if (secure.length === 0 && tls.listen) secure.push({ at: tls.listen, setting: "tls.listen", certificate });
+  return [...plain, ...secure];
+}
+
+/** Who looks for napd where a setting says should find out why it is not there. */
+function sayWhereElse({ gateway }: Config, { host, port }: ListenAddress, log: Logger): void {
+  const asWritten = (address: ListenAddress) => settings.gateway.listen.write(address).replace("[::]", "0.0.0.0");
+  const [wanted, found] = [asWritten(gateway.listen), asWritten({ host, port })];
+  if (wanted !== found && gateway.listen.port !== 0)
+    log.warn({ "gateway.listen": wanted, socket: found }, "the socket unit says where to listen, not gateway.listen");
 }
 
 function gatewayLimits({ gateway }: Config): GatewayLimits {

@@ -85,6 +85,7 @@ export async function openHost(config: Config, needs: HostNeeds): Promise<{ back
     runcRoot: config.containerd.runc_root,
     uploadsDir: join(paths.data, "uploads"),
     maxUploadBytes: config.images.max_upload,
+    pullPolicy: config.images.pull_policy,
     pidsLimit: config.functions.pids_limit,
     watchdogDir: paths.watchdog || ownWatchdog,
   };

@@ -2,7 +2,7 @@
 import { parseArgs } from "node:util";
 import { AppError, messageOf } from "./base/errors.ts";
 import { type Logger, openLog } from "./base/log.ts";
-import { type Config, loadConfig, printConfig } from "./config.ts";
+import { type Config, type ConfigSources, loadConfig, printConfig } from "./config.ts";
 import { claim, startDaemon } from "./daemon.ts";
 import { judge } from "./doctor/checks.ts";
 import { gatherFacts } from "./doctor/facts.ts";
@@ -13,6 +13,8 @@ import { loginsFile, openImages } from "./machine.ts";
 import { readRelease } from "./release.ts";
 import { writeBackup } from "./store/backup.ts";
 import { restoreBackup } from "./store/restore.ts";
+import { openNotifier } from "./systemd/notify.ts";
+import { inheritedSockets } from "./systemd/sockets.ts";
 
 const release = await readRelease(installationRoot);
 const { version } = release;
@@ -27,6 +29,9 @@ const usage = `napd ${version}: serverless functions on one machine
   napd restore [OPTIONS] FILE          take what FILE holds for what is deployed; napd must not run
   napd doctor [OPTIONS] [--json]       look at this machine and say what is amiss, with the remedy; napd may run
 
+  napd install [--help]                put this release in its place, or upgrade to it
+  napd uninstall [--help]              take it away
+
   --config FILE            settings; default ${defaultFile} if it is there
   --set SECTION.KEY=VALUE  one setting; wins over NAPD_SECTION_KEY in the environment, which wins over the file
   --force                  restore: replace what is there already
@@ -35,14 +40,18 @@ const usage = `napd ${version}: serverless functions on one machine
   --version, --help
 `;
 
+/** As sysexits.h has it. The service is not started again then: settings do not mend themselves. */
+const exitConfig = 78;
+
 process.exitCode = await main(process.argv.slice(2)).catch((e) => {
   console.error(`napd: ${messageOf(e)}`);
   if (!(e instanceof AppError)) console.error(e);
   return 1;
 });
 
-/** The exit code: 0 after an orderly end, 1 when something could not be done, 2 for wrong usage. */
+/** The exit code: 0 after an orderly end, 1 when something could not be done, 2 for wrong usage, 78 for wrong settings. */
 async function main(args: string[]): Promise<number> {
+  if (args[0] === "install" || args[0] === "uninstall") return installOrNot(args);
   const line = parseLine(args);
   if (typeof line === "string") {
     console.error(`napd: ${line}; napd --help says what there is`);
@@ -51,12 +60,13 @@ async function main(args: string[]): Promise<number> {
   const { values, positionals } = line;
   if (values.help) return print(usage);
   if (values.version) return print(`${version}\n`);
-  const config = loadConfig({
+  const config = readConfig({
     file: values.config ?? defaultFile,
     fileIsRequired: values.config !== undefined,
     environment: process.env,
     flags: values.set ?? [],
   });
+  if (config === undefined) return exitConfig;
   if (values["print-config"]) return print(printConfig(config));
   if (positionals[0] === "doctor") {
     const { text, ok } = report(judge(await gatherFacts(config)), values.json ?? false);
@@ -69,6 +79,28 @@ async function main(args: string[]): Promise<number> {
   if (command === "backup") return backup(config, rest[0]!);
   if (command === "restore") return restore(config, rest[0]!, values.force ?? false);
   return run(config, log);
+}
+
+/** Loaded when it is wanted: what runs for months does not need it. */
+async function installOrNot(args: string[]): Promise<number> {
+  const { runInstaller } = await import("./install/command.ts");
+  return runInstaller(args, {
+    environment: process.env,
+    readConfig: (file, fileIsRequired) => loadConfig({ file, fileIsRequired, environment: {}, flags: [] }),
+    removeFunctions: async (config, purge) => {
+      const { removeFunctions } = await import("./teardown.ts");
+      return removeFunctions(config, openLog("warn"), purge);
+    },
+  });
+}
+
+function readConfig(sources: ConfigSources): Config | undefined {
+  try {
+    return loadConfig(sources);
+  } catch (e) {
+    console.error(`napd: ${messageOf(e)}`);
+    return undefined;
+  }
 }
 
 function parseLine(args: string[]) {
@@ -109,11 +141,14 @@ async function run(config: Config, log: Logger): Promise<number> {
     log.fatal({ err: messageOf(e), stack: e instanceof Error ? e.stack : undefined }, "unhandled failure");
     process.exit(1); // nothing is lost by a restart, and nobody knows what state this process is in
   });
+  using manager = openNotifier(process.env);
   const begin = performance.now();
-  const daemon = await startDaemon(config, release, log);
+  const daemon = await startDaemon(config, release, inheritedSockets(process.env), log);
   log.info({ version, port: daemon.port, ms: Math.round(performance.now() - begin) }, "napd is up");
+  manager.ready(() => daemon.status());
   const signal = await stopped;
   log.info({ signal }, "napd stops");
+  manager.stopping();
   await daemon[Symbol.asyncDispose]();
   log.info("napd has stopped");
   return 0;

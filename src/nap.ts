@@ -5,8 +5,12 @@ import { runCommandLine } from "./cli/main.ts";
 
 const leaving = new AbortController();
 process.once("SIGINT", () => leaving.abort());
-// whoever reads our output may have enough of it, as `nap list | head` has
-process.stdout.on("error", (e: NodeJS.ErrnoException) => process.exit(e.code === "EPIPE" ? 0 : 1));
+// whoever reads our output may have enough of it, as `nap list | head` has; a full disk is something else
+process.stdout.on("error", (e: NodeJS.ErrnoException) => {
+  if (e.code === "EPIPE") process.exit(0);
+  process.stderr.write(`nap: standard output cannot be written: ${e.message}\n`, () => process.exit(1));
+});
+process.stderr.on("error", () => {});
 
 process.exitCode = await runCommandLine(process.argv.slice(2), {
   env: process.env,

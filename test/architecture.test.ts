@@ -15,15 +15,20 @@ const rooms: readonly (readonly [room: string, mayImport: readonly string[] | "e
     [
       "daemon.ts",
       "machine.ts",
+      "teardown.ts",
+      "install",
       "doctor",
       "config.ts",
       "release.ts",
       "host/containerd",
       "store",
       "installation.ts",
+      "systemd",
       "base",
     ],
   ],
+  // takes down what daemon.ts has built, by the same parts
+  ["teardown.ts", ["daemon.ts", "machine.ts", "functions", "store", "config.ts", "base"]],
   ["daemon.ts", "everything"],
   // the half of the composition root that is about this machine
   [
@@ -41,12 +46,15 @@ const rooms: readonly (readonly [room: string, mayImport: readonly string[] | "e
       "base",
     ],
   ],
+  // puts programs, units and directories in their places; knows what is installed, and nothing of what runs in it
+  ["install", ["config.ts", "release.ts", "host/exec.ts", "store", "installation.ts", "base"]],
   // looks at the machine as host will use it; nothing that runs needs it
   ["doctor", ["config.ts", "host/containerd", "host/net", "host/exec.ts", "base"]],
   ["config.ts", ["settings.ts", "base"]],
   ["settings.ts", ["base"]],
   ["release.ts", ["base"]],
-  ["cli", ["base"]],
+  // installation.ts: templates come with the program; reference.ts: images have one grammar, which is pure
+  ["cli", ["installation.ts", "host/image/reference.ts", "base"]],
   ["watchdog", ["http1", "base"]],
   ["gateway", ["invoke", "functions", "base"]],
   ["admin", ["trigger", "functions", "store", "logs", "metrics", "base"]],
@@ -60,15 +68,31 @@ const rooms: readonly (readonly [room: string, mayImport: readonly string[] | "e
   // connections to replicas; what it parses by, the watchdog parses by too
   ["upstream", ["http1"]],
   // logs: a replica's log file is one of the things that it holds, from its start to its removal
-  ["host", ["host/image", "host/containerd", "host/oci", "host/net", "host/exec.ts", "logs", "base"]],
-  ["host/image", ["host/containerd", "host/exec.ts", "base"]],
+  [
+    "host",
+    [
+      "host/image",
+      "host/image/reference.ts",
+      "host/containerd",
+      "host/oci",
+      "host/net",
+      "host/exec.ts",
+      "logs",
+      "base",
+    ],
+  ],
+  ["host/image", ["host/image/reference.ts", "host/containerd", "host/exec.ts", "base"]],
   ["host/containerd", ["installation.ts", "base"]],
   ["host/oci", ["base"]],
   ["host/net", ["host/exec.ts", "installation.ts", "base"]],
   ["host/exec.ts", ["base"]],
+  // the grammar of image names, without any IO
+  ["host/image/reference.ts", ["base"]],
   ["store", ["base"]],
   ["logs", ["base"]],
   ["metrics", ["base"]],
+  // what the service manager and napd tell each other
+  ["systemd", ["base"]],
   // the grammar of HTTP/1.1, without any IO
   ["http1", []],
   // where the files are that come with the program

@@ -24,6 +24,7 @@ import { logRoutes } from "./logs.ts";
 import { namespaceRoutes } from "./namespaces.ts";
 import { cleanTarget } from "./paths.ts";
 import { type QueueAdmin, queueRoutes } from "./queue.ts";
+import { type QueueDepths, queueStatsRoutes } from "./queue-stats.ts";
 import { secretRoutes } from "./secrets.ts";
 
 export interface ApiOptions extends InfoOptions {
@@ -31,7 +32,7 @@ export interface ApiOptions extends InfoOptions {
   images: BackendImages;
   secrets: Secrets;
   namespaces: Namespaces;
-  queue: QueueAdmin;
+  queue: QueueAdmin & QueueDepths;
   cron: Pick<Cron, "list" | "run" | "problems">;
   credentials: Credentials;
   defaultNamespace: string;
@@ -98,6 +99,7 @@ export async function openApi(options: ApiOptions): Promise<(req: IncomingMessag
     cronRoutes(add, options);
     logRoutes(add, options);
     queueRoutes(add, options);
+    queueStatsRoutes(add, options);
     await system.register(async (streams) => {
       takeAnyBodyAsStream(streams);
       imageRoutes(adder(streams), options);

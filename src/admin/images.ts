@@ -5,6 +5,7 @@ import { AppError, messageOf } from "../base/errors.ts";
 import { parseJson } from "../base/json.ts";
 import type { ImageInfo } from "../functions/backend.ts";
 import type { AddResource, ApiOptions } from "./api.ts";
+import { compositionOf } from "./composition.ts";
 import { maxBodyBytes } from "./errors.ts";
 import { namespaceOf, parseBody, queryOf } from "./request.ts";
 
@@ -17,19 +18,22 @@ export function imageRoutes(add: AddResource, { images, defaultNamespace, namesp
 
     POST: async (request, reply) => {
       const namespace = checked(request, undefined);
-      const body = bodyOf(request);
-      if (!body) throw new AppError("BAD_REQUEST", ["the request has no body; send an image archive, OCI or docker"]);
-      const name = queryOf(request, "name") || undefined;
+      const stream = bodyOf(request);
       const length = request.headers["content-length"];
       const size = length === undefined ? undefined : Number(length);
-      using left = whenLeft(request);
       // the iterator alone would destroy the connection when the import gives up, and nobody would hear why
-      const pieces: AsyncIterable<Buffer> = body.iterator({ destroyOnReturn: false });
-      const importing = namespaces.occupied(namespace, () =>
-        images.import(namespace, { body: pieces, size, name }, left.signal),
-      );
-      const imported = await closing(reply, body, importing);
-      return reply.code(201).send(imported.map(toJson));
+      const body: AsyncIterable<Buffer> | undefined = stream?.iterator({ destroyOnReturn: false });
+      const name = queryOf(request, "name") || undefined;
+      const base = queryOf(request, "base");
+      using left = whenLeft(request);
+      const work = async () => {
+        if (base)
+          return [await images.compose(namespace, { ...compositionOf(request, base, body), size }, left.signal)];
+        if (body) return images.import(namespace, { body, size, name }, left.signal);
+        throw new AppError("BAD_REQUEST", ["the request has no body; send an image archive, OCI or docker"]);
+      };
+      const made = await closing(reply, stream, namespaces.occupied(namespace, work));
+      return reply.code(201).send(made.map(toJson));
     },
 
     DELETE: async (request, reply) => {
@@ -39,6 +43,11 @@ export function imageRoutes(add: AddResource, { images, defaultNamespace, namesp
       await images.remove(checked(request, body.namespace), name);
       return reply.code(202).send();
     },
+  });
+
+  add("/system/images/pulls", {
+    GET: async (request) =>
+      images.pulls(checked(request, undefined)).map(({ progress, ...image }) => ({ ...image, ...progress })),
   });
 
   add("/system/images/prune", {
@@ -76,10 +85,11 @@ function gone(): AppError {
 }
 
 /** A refusal in the middle of a body ends the connection: reading gigabytes that nobody wants would keep it busy. */
-async function closing<T>(reply: FastifyReply, body: IncomingMessage, work: Promise<T>): Promise<T> {
+async function closing<T>(reply: FastifyReply, body: IncomingMessage | undefined, work: Promise<T>): Promise<T> {
   try {
     return await work;
   } catch (e) {
+    if (!body) throw e;
     if (!body.complete && body.destroyed) throw gone();
     if (!body.complete) reply.header("Connection", "close");
     throw e;

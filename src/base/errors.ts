@@ -169,6 +169,15 @@ const catalogue = {
     say: (file: string, why: string) =>
       `${file} is not an image archive that can be imported: ${why}; make one with "docker save" or "skopeo copy … oci-archive:"`,
   },
+  IMAGE_BAD_LAYER: {
+    status: 400,
+    say: (why: string) =>
+      `the layer cannot be used: ${why}; send a tar file, plain or packed by gzip, with the files as they are to be in the image`,
+  },
+  IMAGE_LAYER_MISSING: {
+    status: 404,
+    say: (digest: string, ns: string) => `layer ${digest} is not in namespace ${ns}; send it as the request's body`,
+  },
   IMAGE_CREDENTIALS: {
     status: 500,
     say: (file: string, why: string) => `the registry credentials in ${file} cannot be used: ${why}`,
@@ -264,6 +273,10 @@ const catalogue = {
   CONFIG: { status: 500, say: (why: string) => why },
   HOST_COMMAND: { status: 500, say: (command: string, why: string) => `${command} failed: ${why}` },
   HOST_LACKS: { status: 500, say: (what: string, remedy: string) => `this machine lacks ${what}: ${remedy}` },
+  INSTALL: {
+    status: 500,
+    say: (what: string, remedy: string, lines?: string) => `${what}; ${remedy}${lines ? `\n${lines}` : ""}`,
+  },
   DISK_FULL: {
     status: 507,
     say: (what: string) =>
@@ -286,6 +299,11 @@ const catalogue = {
     status: 500,
     say: (address: string, why: string, setting: string) =>
       `cannot listen on ${address}: ${why}; free it or change setting ${setting}`,
+  },
+  TLS_CERTIFICATE: {
+    status: 500,
+    say: (file: string, why: string) =>
+      `certificate ${file} cannot be used: ${why}; settings tls.certificate and tls.key name the files`,
   },
   SHUTTING_DOWN: { status: 503, say: () => "napd is shutting down; try again in a moment" },
   INTERNAL: { status: 500, say: (why: string) => `internal error: ${why}` },

@@ -14,6 +14,8 @@ export interface TarEntry {
   readonly name: string;
   /** A link of either kind has a `target` in place of content; others are directories, devices and the like. */
   readonly kind: "file" | "link" | "other";
+  /** The letter that stands for it in the header: `1` is a hard link, `2` a symbolic one, `5` a directory. */
+  readonly type: string;
   /** What a link leads to, as a name of this archive. */
   readonly target: string;
   /** Bytes of content. */
@@ -129,6 +131,7 @@ function toEntry(block: Buffer, type: string, size: number, extra: Extra, offset
   return {
     name,
     kind: isLink ? "link" : isFile ? "file" : "other",
+    type,
     target: isLink ? resolve(target) : "",
     size,
     offset,
@@ -230,16 +233,38 @@ function resolve(target: string): string {
 
 // --- writing -------------------------------------------------------------------------------------------------------
 
-/** What goes before a file's content: its header, with a pax header before it when its name is long. */
-export function tarHeader(name: string, size: number, mode: number, mtime: number): Buffer {
-  if (Buffer.byteLength(name) <= 100) return headerBlock(name, "0", size, mode, mtime);
-  const record = paxRecord("path", name);
-  const extra = Buffer.concat([
-    headerBlock("pax", "x", record.length, 0o600, mtime),
-    record,
-    tarPadding(record.length),
-  ]);
-  return Buffer.concat([extra, headerBlock(name.slice(-100), "0", size, mode, mtime)]);
+/** What an entry's header says. */
+export interface TarHead {
+  readonly name: string;
+  /** @default "0", a file; "2" is a symbolic link, "5" a directory. */
+  readonly type?: string;
+  /** Bytes of content. @default 0 */
+  readonly size?: number;
+  readonly mode: number;
+  /** Seconds since the epoch. */
+  readonly mtime: number;
+  /** Of a link. @default "" */
+  readonly target?: string;
+  /** Owner. @default root */
+  readonly uid?: number;
+  readonly gid?: number;
+}
+
+/** What goes before an entry's content: its header, with a pax header before it for what does not fit into that. */
+export function tarHeader(head: TarHead): Buffer {
+  const { name, type = "0", size = 0, mtime, target = "" } = head;
+  const records = [
+    ...(Buffer.byteLength(name) > maxFieldBytes ? [paxRecord("path", name)] : []),
+    ...(Buffer.byteLength(target) > maxFieldBytes ? [paxRecord("linkpath", target)] : []),
+    ...(size > maxOctalSize ? [paxRecord("size", String(size))] : []),
+  ];
+  const block = headerBlock({ uid: 0, gid: 0, ...head, type, size: size > maxOctalSize ? 0 : size, target });
+  if (records.length === 0) return block;
+  const extra = Buffer.concat(records);
+  const before = headerBlock({
+    ...{ name: "pax", type: "x", size: extra.length, mode: 0o600, mtime, target: "", uid: 0, gid: 0 },
+  });
+  return Buffer.concat([before, extra, tarPadding(extra.length), block]);
 }
 
 /** What goes behind a file's content. */
@@ -250,19 +275,24 @@ export function tarPadding(size: number): Buffer {
 /** What goes behind the last file. */
 export const tarEnd = Buffer.alloc(2 * blockBytes);
 
-/** `mtime` in seconds since the epoch. */
-function headerBlock(name: string, type: string, size: number, mode: number, mtime: number): Buffer {
+/** Of a name in a header. */
+const maxFieldBytes = 100;
+/** Eleven octal digits. */
+const maxOctalSize = 8 ** 11 - 1;
+
+function headerBlock({ name, type, size, mode, mtime, target, uid, gid }: Required<TarHead>): Buffer {
   const block = Buffer.alloc(blockBytes);
   const octal = (value: number, at: number, length: number) =>
     block.write(`${value.toString(8).padStart(length - 1, "0")}\0`, at, "latin1");
-  block.write(name, 0);
+  Buffer.from(name).copy(block, 0, 0, maxFieldBytes);
   octal(mode, 100, 8);
-  octal(0, 108, 8);
-  octal(0, 116, 8);
+  octal(uid, 108, 8);
+  octal(gid, 116, 8);
   octal(size, 124, 12);
   octal(mtime, 136, 12);
   block.write(" ".repeat(8), 148, "latin1");
   block.write(type, 156, "latin1");
+  Buffer.from(target).copy(block, 157, 0, maxFieldBytes);
   block.write("ustar\x0000", 257, "latin1");
   const sum = block.reduce((total, byte) => total + byte, 0);
   block.write(`${sum.toString(8).padStart(6, "0")}\0 `, 148, "latin1");

@@ -19,7 +19,12 @@ export const defaultGateway = "http://127.0.0.1:8080";
 export function normalGateway(url: string): string {
   const lower = url.trim().toLowerCase().replace(/\/+$/, "");
   const whole = lower.startsWith("http") ? lower : `http://${lower}`;
-  if (!URL.canParse(whole)) throw new Failure(`gateway ${url} is no URL; write http://HOST:PORT`, 2);
+  const parsed = URL.parse(whole);
+  if (!parsed || !/^https?:$/.test(parsed.protocol))
+    throw new Failure(`gateway ${url} is no URL; write http://HOST:PORT or https://HOST`, 2);
+  if (parsed.username || parsed.password)
+    throw new Failure(`the gateway's URL has a user or password in it; take them out and run nap login`, 2);
+  if (/[?#]/.test(whole)) throw new Failure(`gateway ${url} has a query or fragment; write it without`, 2);
   return whole;
 }
 

@@ -1,10 +1,9 @@
-import { readFile } from "node:fs/promises";
-import { join } from "node:path";
 import type { Command } from "commander";
 import type { Context } from "./context.ts";
 import { Failure, wrongUsage } from "./failure.ts";
 import { pairs, repeated } from "./flags.ts";
-import { environmentOf, parseText, type StackFunction } from "./stack.ts";
+import { environmentOf, type StackFunction } from "./stack.ts";
+import { findTemplate, isDockerfile } from "./templates.ts";
 
 type Text = Record<string, string>;
 
@@ -159,14 +158,11 @@ export async function deploymentOf(
 }
 
 /** The process of the template that a function is built with. */
-async function templateProcess({ cwd }: Context, { name, lang }: StackFunction): Promise<string | undefined> {
-  if (!lang || lang.toLowerCase() === "dockerfile") return undefined;
-  const file = join("template", lang, "template.yml");
-  const text = await readFile(join(cwd, file), "utf8").catch(() => {
-    throw new Failure(
-      `function ${name} has no fprocess, and ${file} is not there to look it up; --no-read-template deploys without`,
-    );
-  });
-  const value = parseText(text) as { fprocess?: string } | null;
-  return value?.fprocess || undefined;
+async function templateProcess(context: Context, { name, lang }: StackFunction): Promise<string | undefined> {
+  if (!lang || isDockerfile(lang)) return undefined;
+  const template = await findTemplate(context, lang);
+  if (template) return template.fprocess;
+  throw new Failure(
+    `function ${name} has no fprocess, and template/${lang}/template.yml is not there to look it up; nap template pull fetches templates, --no-read-template deploys without`,
+  );
 }

@@ -1,10 +1,12 @@
 import http from "node:http";
 import type { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import type { Context } from "./context.ts";
+import { parsed, type Reply, refused, type Shape, unreachable } from "./answers.ts";
+import { type Context, isTraced } from "./context.ts";
 import { defaultGateway, findLogin, normalGateway } from "./credentials.ts";
 import { Failure } from "./failure.ts";
 import type { GatewayFlags } from "./flags.ts";
+import { remark } from "./output.ts";
 
 export interface RequestOptions {
   readonly query?: Readonly<Record<string, string | undefined>>;
@@ -17,27 +19,28 @@ export interface RequestOptions {
   readonly anonymous?: boolean;
 }
 
-export interface Reply {
-  readonly status: number;
-  readonly headers: http.IncomingHttpHeaders;
-  readonly text: string;
-}
+export { type Reply, refused };
 
 export interface Gateway {
   /** Normalised. */
   readonly url: string;
   /** The answer's head has come; its body is the caller's to read. */
   open(method: string, path: string, options?: RequestOptions): Promise<http.IncomingMessage>;
+  /** The rest of such an answer. */
+  read(response: http.IncomingMessage): Promise<Reply>;
   request(method: string, path: string, options?: RequestOptions): Promise<Reply>;
   /** With a body of unknown length. */
   send(method: string, path: string, body: Readable, options?: RequestOptions): Promise<Reply>;
   /** The answer, which must have one of these statuses; the gateway's own words are in the failure otherwise. */
   expect(statuses: readonly number[], method: string, path: string, options?: RequestOptions): Promise<Reply>;
-  /** What a GET answers with 200. */
-  get<T>(path: string, query?: RequestOptions["query"]): Promise<T>;
+  /** What a GET answers with 200: JSON of this shape. */
+  get<T>(path: string, query?: RequestOptions["query"], shape?: Shape): Promise<T>;
 }
 
-const usualTimeoutMs = 60_000;
+/** Of one request. */
+export const usualTimeoutMs = 60_000;
+/** Of an answer that is read as a whole. */
+const maxBodyBytes = 64 * 2 ** 20;
 
 /** Which gateway is meant: the flag, the stack file's, OPENFAAS_URL, the local one. */
 export function gatewayUrl({ env }: Context, flags: GatewayFlags, ofStack?: string): string {
@@ -68,7 +71,8 @@ export function connect(
   const settings = { keepAlive: true, proxyEnv: context.env };
   // TLS takes its time to load
   const { request: ask, Agent } = secure ? process.getBuiltinModule("node:https") : http;
-  const agent = new Agent({ ...settings, ...(secure && { rejectUnauthorized: tlsVerify }) });
+  const tls = secure && (tlsVerify ? { ca: authorities() } : { rejectUnauthorized: false });
+  const agent = new Agent({ ...settings, ...tls });
 
   async function open(method: string, path: string, options: RequestOptions = {}): Promise<http.IncomingMessage> {
     const { query = {}, body, headers = {}, anonymous = false } = options;
@@ -87,26 +91,44 @@ export function connect(
       ...(authorization !== undefined && !anonymous && { Authorization: authorization }),
       ...headers,
     };
+    const began = performance.now();
+    const trace = (what: unknown) =>
+      isTraced(context) && remark(context, `${method} ${target}: ${what}, ${Math.round(performance.now() - began)} ms`);
     return new Promise((resolve, reject) => {
-      const request = ask(target, { method, agent, signal, headers: sent }, resolve);
-      request.once("error", (e) => reject(context.signal.aborted ? e : unreachable(url, e, limit)));
+      const request = ask(target, { method, agent, signal, headers: sent }, (response) => {
+        trace(response.statusCode);
+        resolve(response);
+      });
+      request.once("error", (e) => {
+        trace(e.message);
+        reject(context.signal.aborted || e instanceof Failure ? e : unreachable(url, e, limit));
+      });
       // a failure of the connection is told by the request; one of the input ends it as well
       if (isStream) pipeline(body, request).catch((e) => request.destroy(e));
       else request.end(bytes);
     });
   }
 
-  async function request(method: string, path: string, options: RequestOptions = {}): Promise<Reply> {
-    const response = await open(method, path, options);
+  async function read(response: http.IncomingMessage, limitMs = timeoutMs): Promise<Reply> {
     const pieces: Buffer[] = [];
+    let size = 0;
     try {
-      for await (const piece of response) pieces.push(piece);
+      for await (const piece of response) {
+        pieces.push(piece);
+        size += piece.length;
+        if (size > maxBodyBytes) break;
+      }
     } catch (e) {
-      throw context.signal.aborted ? e : unreachable(url, e as Error, options.timeoutMs ?? timeoutMs);
+      throw context.signal.aborted ? e : unreachable(url, e as Error, limitMs);
     }
-    const text = Buffer.concat(pieces).toString();
-    return { status: response.statusCode!, headers: response.headers, text };
+    if (size > maxBodyBytes)
+      throw new Failure(`${url} answers with more than ${maxBodyBytes / 2 ** 20} MiB; is it an OpenFaaS gateway?`);
+    const bytes = Buffer.concat(pieces);
+    return { status: response.statusCode!, headers: response.headers, bytes, text: bytes.toString() };
   }
+
+  const request: Gateway["request"] = async (method, path, options = {}) =>
+    read(await open(method, path, options), options.timeoutMs);
 
   const expect: Gateway["expect"] = async (statuses, method, path, options) => {
     const reply = await request(method, path, options);
@@ -117,35 +139,20 @@ export function connect(
   return {
     url,
     open,
+    read,
     request,
     send: (method, path, body, options) => request(method, path, { ...options, body }),
     expect,
-    get: async <T>(path: string, query?: RequestOptions["query"]) => {
-      const { text } = await expect([200], "GET", path, { ...(query && { query }) });
-      try {
-        return JSON.parse(text) as T;
-      } catch {
-        throw new Failure(`${url}${path} did not answer JSON; is it an OpenFaaS gateway?`);
-      }
-    },
+    get: async <T>(path: string, query?: RequestOptions["query"], shape?: Shape) =>
+      parsed<T>(url + path, await expect([200], "GET", path, { ...(query && { query }) }), shape),
   };
+}
+
+/** Authorities of the system as well as Node's own; OpenSSL's SSL_CERT_FILE and SSL_CERT_DIR say where those are. */
+function authorities(): string[] {
+  const { getCACertificates } = process.getBuiltinModule("node:tls");
+  return [...new Set([...getCACertificates("default"), ...getCACertificates("system")])];
 }
 
 const isReadable = (body: unknown): body is Readable =>
   typeof body === "object" && body !== null && !Buffer.isBuffer(body) && "pipe" in body;
-
-/** What the gateway said, verbatim, and what to do about it. */
-export function refused(url: string, { status, text }: Reply): Failure {
-  const said = text.trim();
-  if (status === 401) return new Failure(`${url} does not accept these credentials: run nap login -g ${url}`);
-  return new Failure(said ? `${said} (status ${status})` : `${url} answered ${status} without a word`);
-}
-
-function unreachable(url: string, error: Error & { code?: string }, limitMs: number): Failure {
-  if (error.name === "TimeoutError" || (error.cause as Error | undefined)?.name === "TimeoutError")
-    return new Failure(`${url} has not answered within ${limitMs / 1000} s (--timeout)`);
-  const why = error.message || error.code || "connection failed";
-  const tls = /CERT|SELF_SIGNED|ISSUER/.test(error.code ?? "");
-  const next = tls ? "--tls-no-verify accepts any certificate" : "is it running? -g or OPENFAAS_URL name another";
-  return new Failure(`${url} cannot be reached: ${why}; ${next}`);
-}

@@ -1,7 +1,7 @@
 import { Command, CommanderError, type Option } from "commander";
-import type { Context } from "./context.ts";
+import { type Context, isTraced } from "./context.ts";
 import { Failure } from "./failure.ts";
-import { harmless } from "./output.ts";
+import { forOutput } from "./output.ts";
 
 /** A command's file exports this: adds its flags, arguments and action to `command`. */
 export type Define = (command: Command, context: Context) => void;
@@ -18,10 +18,20 @@ const commands: Readonly<Record<string, Entry>> = {
   logout: { summary: "forget them", load: () => import("./commands/logout.ts") },
   list: { aliases: ["ls"], summary: "functions that are deployed", load: () => import("./commands/list.ts") },
   describe: { summary: "all about a function", load: () => import("./commands/describe.ts") },
+  new: { summary: "make a function from a template", load: () => import("./commands/new.ts") },
+  build: { summary: "make images of functions", load: () => import("./commands/build.ts") },
+  push: { summary: "bring images to their registry or a napd", load: () => import("./commands/push.ts") },
+  publish: { summary: "make images for several platforms and push them", load: () => import("./commands/publish.ts") },
+  template: { summary: "what new functions are made from", load: () => import("./commands/template.ts") },
+  "local-run": { summary: "run a function without a gateway", load: () => import("./commands/local-run.ts") },
   deploy: { summary: "deploy functions, of a stack file or by flags", load: () => import("./commands/deploy.ts") },
+  up: { summary: "from code to running functions, in one go", load: () => import("./commands/up.ts") },
+  dev: { summary: "as up, with every change and what the functions write", load: () => import("./commands/dev.ts") },
   remove: { aliases: ["rm", "delete"], summary: "remove functions", load: () => import("./commands/remove.ts") },
   invoke: { summary: "call a function", load: () => import("./commands/invoke.ts") },
   logs: { summary: "what a function writes", load: () => import("./commands/logs.ts") },
+  queue: { summary: "asynchronous calls", load: () => import("./commands/queue.ts") },
+  cron: { summary: "functions that are called by the clock", load: () => import("./commands/cron.ts") },
   scale: { summary: "change how many replicas a function has", load: () => import("./commands/scale.ts") },
   ready: { summary: "wait for a function or the gateway", load: () => import("./commands/ready.ts") },
   secret: { summary: "secrets that functions read", load: () => import("./commands/secret.ts") },
@@ -38,22 +48,24 @@ const commands: Readonly<Record<string, Entry>> = {
   diff: { summary: "what a deploy of a stack file would change", load: () => import("./commands/diff.ts") },
 };
 
-/** Runs one command line. The exit code: 0 done, 1 could not be done, 2 wrong usage. */
+/** Runs one command line. The exit code: 0 done, 1 could not be done, 2 wrong usage, 130 ended by Ctrl-C. */
 export async function runCommandLine(args: readonly string[], context: Context): Promise<number> {
-  const tell = (text: string) => context.stderr.write(context.stderr.isTTY ? harmless(text) : text);
+  const tell = (text: string) => context.stderr.write(forOutput(context.stderr, text));
   try {
     const program = await load(args, context);
     await program.parseAsync(spelledOut(hoisted(args), program), { from: "user" });
     return 0;
   } catch (e) {
     if (e instanceof CommanderError) return e.exitCode === 0 ? 0 : 2;
+    if (context.signal.aborted) return 130;
     if (e instanceof Failure) {
       if (e.message) tell(`nap: ${e.message}\n`);
       return e.exitCode;
     }
-    if (context.signal.aborted) return 130;
-    const { code, message } = e as NodeJS.ErrnoException;
-    tell(code?.startsWith("E") ? `nap: ${message}\n` : `nap: ${(e as Error).stack}\n`);
+    const { code, message, stack } = e as NodeJS.ErrnoException;
+    if (code?.startsWith("E")) tell(`nap: ${message}\n`);
+    else if (isTraced(context)) tell(`nap: ${stack}\n`);
+    else tell(`nap: ${message}; this is a fault of nap: FAAS_DEBUG=1 shows where\n`);
     return 1;
   }
 }

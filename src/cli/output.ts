@@ -1,5 +1,7 @@
-import { stripVTControlCharacters, styleText } from "node:util";
+import { isUtf8 } from "node:buffer";
+import { styleText } from "node:util";
 import type { Context, Output } from "./context.ts";
+import { cut, pad, widthOf } from "./width.ts";
 
 /**
  * Text of functions and gateways for a terminal: whatever could move its cursor, colour it or make it answer is shown
@@ -17,17 +19,32 @@ export const forOutput = (out: Output, text: string): string => (out.isTTY ? har
 
 export type Colour = "red" | "green" | "yellow" | "dim" | "bold";
 
-/** The text in a colour, on a terminal whose user did not object (no-color.org). */
+/**
+ * The text in a colour: on a terminal whose user did not object (no-color.org), and wherever FORCE_COLOR wants it,
+ * which wins, as in Node itself.
+ */
 export function coloured({ env }: Context, out: Output, colour: Colour, text: string): string {
-  const wanted = out.isTTY && !env.NO_COLOR && env.TERM !== "dumb";
+  const wanted = env.FORCE_COLOR
+    ? !/^(0|false)$/.test(env.FORCE_COLOR)
+    : out.isTTY && !env.NO_COLOR && env.TERM !== "dumb";
   return wanted ? styleText(colour, text, { validateStream: false }) : text;
 }
 
 export const print = ({ stdout }: Context, text: string): void => void stdout.write(`${text}\n`);
 export const printJson = ({ stdout }: Context, value: unknown): void =>
   void stdout.write(`${JSON.stringify(value, null, 2)}\n`);
+/** A body in JSON: text as text, anything else in base64. */
+export function bodyAsJson(bytes: Buffer): { body: string } | { bodyBase64: string } {
+  return isUtf8(bytes) ? { body: bytes.toString() } : { bodyBase64: bytes.toString("base64") };
+}
+/** What a command has done: as a sentence, or as JSON if that is asked for. */
+export const printDone = (context: Context, { json }: { json?: boolean }, done: unknown, sentence: string): void =>
+  json ? printJson(context, done) : print(context, forOutput(context.stdout, sentence));
 /** A remark that is no part of the result. */
 export const remark = ({ stderr }: Context, text: string): void => void stderr.write(`${forOutput(stderr, text)}\n`);
+
+/** Columns are made no narrower than this. */
+const leastColumn = 8;
 
 /**
  * A table with a header, columns two blanks apart, numbers to the right. On a terminal that is too narrow the widest
@@ -40,60 +57,23 @@ export function printTable(
 ): void {
   const { stdout } = context;
   const cells = rows.map((row) => row.map((cell) => forOutput(stdout, String(cell)).replace(/[\n\t]/g, " ")));
-  const widths = header.map((title, i) => Math.max(title.length, ...cells.map((row) => row[i]!.length)));
-  const room = stdout.isTTY ? (stdout.columns ?? 80) : Number.POSITIVE_INFINITY;
-  const total = () => widths.reduce((sum, w) => sum + w + 2, -2);
-  while (total() > room) {
-    const widest = widths.indexOf(Math.max(...widths));
-    if (widths[widest]! <= 8) break;
-    widths[widest]! = Math.max(8, widths[widest]! - (total() - room));
-  }
+  const widest = (i: number) => cells.reduce((most, row) => Math.max(most, widthOf(row[i]!)), header[i]!.length);
+  const widths = header.map((_, i) => widest(i));
   const numeric = header.map((_, i) => rows.length > 0 && rows.every((row) => typeof row[i] === "number"));
+  let excess = widths.reduce((sum, w) => sum + w + 2, -2) - (stdout.isTTY ? (stdout.columns ?? 80) : Infinity);
+  for (; excess > 0; excess--) {
+    const longest = Math.max(...widths.filter((_, i) => !numeric[i]));
+    if (longest <= leastColumn) break;
+    widths[widths.findIndex((w, i) => w === longest && !numeric[i])]!--;
+  }
   const line = (row: readonly string[]) =>
     row
       .map((cell, i) => {
-        const cut = cell.length > widths[i]! ? `${cell.slice(0, widths[i]! - 1)}…` : cell;
-        return numeric[i] ? cut.padStart(widths[i]!) : cut.padEnd(widths[i]!);
+        const shown = cut(cell, widths[i]!);
+        return numeric[i] ? " ".repeat(widths[i]! - widthOf(shown)) + shown : pad(shown, widths[i]!);
       })
       .join("  ")
       .trimEnd();
   print(context, coloured(context, stdout, "bold", line(header)));
   for (const row of cells) print(context, line(row));
-}
-
-/**
- * One line for each of several things that happen at once. On a terminal the lines stay where they are and change;
- * elsewhere a thing gets a line when it ends.
- */
-export function statusLines(
-  context: Context,
-  names: readonly string[],
-): { set(name: string, text: string): void; end(name: string, text: string): void } {
-  const { stderr } = context;
-  const texts = new Map(names.map((name) => [name, ""]));
-  const width = Math.max(...names.map((name) => name.length));
-  const live = stderr.isTTY && (stderr.columns ?? 80) > width + 10;
-  let drawn = false;
-  const draw = () => {
-    const up = drawn ? `\x1b[${names.length}A` : "";
-    drawn = true;
-    const fit = (text: string) =>
-      stripVTControlCharacters(text).length > (stderr.columns ?? 80) - width - 3
-        ? `${stripVTControlCharacters(text).slice(0, (stderr.columns ?? 80) - width - 4)}…`
-        : text;
-    stderr.write(
-      up + names.map((name) => `\x1b[2K${name.padEnd(width)}  ${fit(texts.get(name)!.split("\n")[0]!)}\n`).join(""),
-    );
-  };
-  return {
-    set: (name, text) => {
-      texts.set(name, text);
-      if (live) draw();
-    },
-    end: (name, text) => {
-      texts.set(name, text);
-      if (live) draw();
-      else stderr.write(`${name.padEnd(width)}  ${forOutput(stderr, text)}\n`);
-    },
-  };
 }

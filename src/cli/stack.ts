@@ -1,15 +1,17 @@
+import { isUtf8 } from "node:buffer";
 import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
-import { parse } from "yaml";
+import { refused } from "./answers.ts";
 import type { Context } from "./context.ts";
 import { globToRegExp, substitute } from "./envsubst.ts";
 import { Failure, wrongUsage } from "./failure.ts";
 import type { StackFlags } from "./flags.ts";
-import { connect, refused } from "./gateway.ts";
+import { connect } from "./gateway.ts";
+import { isMap, parseText, text, textList, textMap } from "./yaml.ts";
 
 type Text = Record<string, string>;
 
-/** One function of a stack file. Of its keys those that deploying and showing need; contracts/cli.md §1.3. */
+/** One function of a stack file; contracts/cli.md §1.3. */
 export interface StackFunction {
   name: string;
   lang?: string;
@@ -27,12 +29,28 @@ export interface StackFunction {
   limits?: Text;
   requests?: Text;
   readOnly: boolean;
+  /** Neither built nor pushed. */
+  skipBuild: boolean;
+  buildArgs: Text;
+  /** Names of the template's. */
+  buildOptions: string[];
+  /** Files by the id under which a build sees them. */
+  buildSecrets: Text;
 }
 
 export interface Stack {
   gateway?: string;
   /** In the file's order. */
   functions: StackFunction[];
+  /** Paths that go into every function's handler folder. */
+  copy: string[];
+  /** Where templates come from; without source from the store. */
+  templates: TemplateSource[];
+}
+
+export interface TemplateSource {
+  name: string;
+  source?: string;
 }
 
 /** @param file - a path or a URL. */
@@ -52,9 +70,12 @@ export async function readStack(context: Context, file: string, envsubst: boolea
   if (provider.name !== "openfaas") throw fail('its provider must be named; write "provider: {name: openfaas}"');
   const functions = value.functions ?? {};
   if (!isMap(functions)) throw fail("functions must be a map of names");
+  const configuration = isMap(value.configuration) ? value.configuration : {};
   return {
     ...(text(provider.gateway) && { gateway: text(provider.gateway)! }),
     functions: Object.entries(functions).map(([name, f]) => parseFunction(name, f, fail)),
+    copy: textList(configuration.copy, "configuration.copy"),
+    templates: parseTemplates(configuration.templates, fail),
   };
 }
 
@@ -89,36 +110,25 @@ async function readText(context: Context, file: string): Promise<string> {
     if (reply.status !== 200) throw refused(file, reply);
     return reply.text;
   }
-  return readFile(resolve(context.cwd, file), "utf8").catch((e: NodeJS.ErrnoException) => {
+  const bytes = await readFile(resolve(context.cwd, file)).catch((e: NodeJS.ErrnoException) => {
     throw new Failure(e.code === "ENOENT" ? `${file} does not exist` : `${file} cannot be read: ${e.message}`);
+  });
+  if (!isUtf8(bytes)) throw new Failure(`${file} is not in UTF-8; convert it, for example by iconv -t UTF-8`);
+  return bytes.toString();
+}
+
+function parseTemplates(value: unknown, fail: (why: string) => Failure): TemplateSource[] {
+  if (value === undefined || value === null || value === "") return [];
+  if (!Array.isArray(value)) throw fail("configuration.templates must be a list");
+  return value.map((entry) => {
+    const name = isMap(entry) ? text(entry.name) : undefined;
+    if (name === undefined) throw fail("each of configuration.templates must have a name");
+    const source = text(entry.source);
+    return { name, ...(source && { source }) };
   });
 }
 
-/** Scalars stay as they are written, so that `010` and `on` do not become 10 and true; null is null. */
-export const parseText = (yaml: string): unknown =>
-  parse(yaml, { schema: "failsafe", customTags: ["null"], merge: true, logLevel: "silent" });
-
-const isMap = (value: unknown): value is Record<string, unknown> =>
-  typeof value === "object" && value !== null && !Array.isArray(value);
-const text = (value: unknown): string | undefined => (typeof value === "string" && value !== "" ? value : undefined);
-
-function textMap(value: unknown, what: string): Text {
-  if (value === undefined || value === null || value === "") return {};
-  if (!isMap(value)) throw new Failure(`${what} must be a map`);
-  return Object.fromEntries(
-    Object.entries(value).map(([key, v]) => {
-      if (v !== null && typeof v !== "string") throw new Failure(`${what}.${key} must be a text`);
-      return [key, v ?? ""];
-    }),
-  );
-}
-
-function textList(value: unknown, what: string): string[] {
-  if (value === undefined || value === null || value === "") return [];
-  if (!Array.isArray(value) || value.some((v) => typeof v !== "string"))
-    throw new Failure(`${what} must be a list of texts`);
-  return value;
-}
+const isOn = (value: unknown): boolean => /^(true|yes|on)$/i.test(String(value));
 
 function parseFunction(name: string, value: unknown, fail: (why: string) => Failure): StackFunction {
   if (!isMap(value)) throw fail(`function ${name} has no keys`);
@@ -143,7 +153,11 @@ function parseFunction(name: string, value: unknown, fail: (why: string) => Fail
     secrets: textList(value.secrets, `${name}.secrets`),
     labels: textMap(value.labels, `${name}.labels`),
     annotations: textMap(value.annotations, `${name}.annotations`),
-    readOnly: /^(true|yes|on)$/i.test(String(value.readonly_root_filesystem)),
+    readOnly: isOn(value.readonly_root_filesystem),
+    skipBuild: isOn(value.skip_build),
+    buildArgs: textMap(value.build_args, `${name}.build_args`),
+    buildOptions: textList(value.build_options, `${name}.build_options`),
+    buildSecrets: textMap(value.build_secrets, `${name}.build_secrets`),
     ...(Object.fromEntries(Object.entries(optional).filter(([, v]) => v !== undefined)) as Partial<StackFunction>),
   };
 }

@@ -1,3 +1,4 @@
+import { missing, parsed, refused } from "./answers.ts";
 import type { Gateway } from "./gateway.ts";
 
 /** What `/system/functions` shows of a function; some of it is napd's alone. */
@@ -26,7 +27,18 @@ export interface FunctionStatus {
 }
 
 export const listFunctions = async (gateway: Gateway, namespace?: string): Promise<FunctionStatus[]> =>
-  (await gateway.get<FunctionStatus[] | null>("/system/functions", { namespace: namespace || undefined })) ?? [];
+  gateway.get("/system/functions", { namespace: namespace || undefined }, "objects");
+
+/** A function with what it uses of the machine. */
+export async function getFunction(gateway: Gateway, name: string, namespace?: string): Promise<FunctionStatus> {
+  const path = functionPath(name);
+  const query = { usage: "1", namespace: namespace || undefined };
+  const reply = await gateway.request("GET", path, { query });
+  if (reply.status === 404)
+    throw missing(gateway.url, reply, `function ${name} does not exist; nap list shows those that do`);
+  if (reply.status !== 200) throw refused(gateway.url, reply);
+  return parsed(gateway.url + path, reply, "object");
+}
 
 /** The part of a path that names a function. */
 export const functionPath = (name: string): string => `/system/function/${encodeURIComponent(name)}`;

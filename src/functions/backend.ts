@@ -109,14 +109,61 @@ export interface ImageUpload {
   readonly name?: string | undefined;
 }
 
+/** An image on its way from its registry. */
+export interface PullUnderWay {
+  readonly namespace: string;
+  /** In its full form. */
+  readonly name: string;
+  /** Bytes as the registry sends them; no total is known while its name is resolved. */
+  readonly progress: {
+    readonly phase: "resolve" | "download" | "unpack";
+    readonly doneBytes: number;
+    readonly totalBytes: number;
+  };
+}
+
+/** How a composed image differs from its base besides the layer; what is not named stays as it is there. */
+export interface ImageChanges {
+  /** Added to the base's, or in place of what is there. */
+  readonly env?: Readonly<Record<string, string>>;
+  /** Takes the base's arguments with it. */
+  readonly entrypoint?: readonly string[];
+  readonly cmd?: readonly string[];
+  readonly workingDir?: string;
+  readonly user?: string;
+  readonly labels?: Readonly<Record<string, string>>;
+}
+
+/** An image to be made of another one and a layer. */
+export interface ImageComposition {
+  readonly name: string;
+  /** A reference, or `scratch` for nothing. */
+  readonly base: string;
+  /** When the registry is asked for the base. @default IfNotPresent, or Never where that is the setting */
+  readonly pull?: PullPolicy | undefined;
+  readonly changes: ImageChanges;
+  /** `sha256:` of the layer as an unpacked tar file. Without a body it must be here already. */
+  readonly layer?: string | undefined;
+  /** The layer: a tar file, plain or packed by gzip. */
+  readonly body?: AsyncIterable<Buffer> | undefined;
+  /** Bytes of the body, if known beforehand. */
+  readonly size?: number | undefined;
+}
+
 /** The images of a backend that keeps some. Which are needed it is told when it is made. */
 export interface BackendImages {
   /** Sorted by name. */
   list(namespace: string): Promise<ImageInfo[]>;
+  pulls(namespace: string): readonly PullUnderWay[];
   /** Fails with IMAGE_UNKNOWN, or IMAGE_IN_USE naming the functions; then nothing has changed. */
   remove(namespace: string, name: string): Promise<void>;
   /** OCI layout or `docker save`. Fails with IMAGE_BAD_ARCHIVE, IMAGE_TOO_LARGE or DISK_LOW; then nothing is left of it. */
   import(namespace: string, upload: ImageUpload, signal: AbortSignal): Promise<ImageInfo[]>;
+  /**
+   * The same parts give the same digest. Fails with IMAGE_LAYER_MISSING when only a digest is given and it is not here,
+   * IMAGE_BAD_LAYER, IMAGE_TOO_LARGE, DISK_LOW, or as `prepare` does for the base; then nothing is left of it.
+   */
+  compose(namespace: string, composition: ImageComposition, signal: AbortSignal): Promise<ImageInfo>;
   /** Removes every image of these namespaces that is not needed, and answers with what went. */
   prune(namespaces: readonly string[]): Promise<Pick<ImageInfo, "name" | "namespace" | "digest" | "size">[]>;
 }

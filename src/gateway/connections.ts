@@ -1,8 +1,12 @@
-import { type IncomingMessage, type Server, type ServerResponse, STATUS_CODES } from "node:http";
+import { type IncomingMessage, type ServerResponse, STATUS_CODES } from "node:http";
+import { Server as HttpsServer } from "node:https";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
+import { setTimeout as delay, setImmediate as otherEvents } from "node:timers/promises";
 import { AppError, systemCode } from "../base/errors.ts";
+import { linger, lingerAtEnd } from "../invoke/linger.ts";
 import { headFault, malformed } from "./head.ts";
+import type { Server } from "./listener.ts";
 
 export interface ConnectionLimits {
   readonly headersTimeoutMs: number;
@@ -18,6 +22,12 @@ type Serve = (req: IncomingMessage, res: ServerResponse) => void;
 
 /** How long a refused caller may go on sending, so that its answer is not lost in a reset: ms. */
 const lingerMs = 2000;
+/**
+ * For so long must nothing pass on a connection before a gateway that drains closes it, ms: a request that is on its
+ * way meanwhile is answered.
+ */
+const quietMs = 250;
+const lookMs = 25;
 
 /** A caller's connection. Only the newest request counts: what came before it has been read to its end. */
 interface Connection {
@@ -36,6 +46,9 @@ interface Connection {
   takenAt: number;
   /** Nothing that comes any more is looked at. When it was refused, ms; 0 when it was not. */
   refusedAt: number;
+  /** While the gateway drains: bytes that had passed both ways, and since when no more (monotonic ms). */
+  passed: number;
+  quietSince: number;
 }
 
 const connection = Symbol("connection");
@@ -52,17 +65,62 @@ export class Connections implements Disposable {
   readonly #all = new Set<Connection>();
   readonly #looking: NodeJS.Timeout;
 
-  constructor(server: Server, limits: ConnectionLimits) {
+  #drains = false;
+
+  constructor(limits: ConnectionLimits) {
     this.#limits = limits;
-    server.on("connection", (socket) => this.#opened(socket));
-    server.on("clientError", (error, socket) => this.#failed(error, socket));
-    server.on("connect", (_, socket) => this.refuse(socket, new AppError("METHOD_NOT_ALLOWED", [])));
     const shortest = Math.min(limits.bodyTimeoutMs, limits.sendTimeoutMs);
     this.#looking = setInterval(() => this.#look(performance.now()), Math.min(1000, shortest / 4)).unref();
   }
 
   [Symbol.dispose](): void {
     clearInterval(this.#looking);
+  }
+
+  watch(server: Server): void {
+    server.on(server instanceof HttpsServer ? "secureConnection" : "connection", (socket) => this.#opened(socket));
+    server.on("clientError", (error, socket) => this.#failed(error, socket));
+    server.on("connect", (_, socket) => this.refuse(socket, new AppError("METHOD_NOT_ALLOWED", [])));
+  }
+
+  /** Whether every answer is the last one of its connection. */
+  get drains(): boolean {
+    return this.#drains;
+  }
+
+  /**
+   * Ends every connection, when its answer has gone out or nobody asks for anything on it; resolves when none is left
+   * or `ms` have passed. Calls `refuse` when no new ones are to come: not at once, since those that keep coming are
+   * answered sooner here than by whoever follows.
+   */
+  async drain(ms: number, refuse: () => void): Promise<void> {
+    this.#drains = true;
+    const begin = performance.now();
+    for (const c of this.#all) {
+      c.quietSince = begin;
+      if (c.last !== null && !c.last.headersSent) endWith(c.last, c.socket);
+    }
+    let refuses = false;
+    for (let now = begin; now - begin < ms; now = performance.now()) {
+      if (!refuses && (this.#all.size === 0 || now - begin >= quietMs)) {
+        refuses = true;
+        refuse();
+      }
+      for (const c of this.#all) this.#endWhenQuiet(c, now);
+      if (refuses && this.#all.size === 0) return;
+      await delay(lookMs);
+      await otherEvents(); // a request that the kernel has already is seen first
+    }
+  }
+
+  #endWhenQuiet(c: Connection, now: number): void {
+    if (c.socket.writableEnded) return;
+    const passed = c.socket.bytesRead + c.socket.bytesWritten;
+    const isBusy = c.deferred > 0 || isArriving(c) || (c.last !== null && !c.last.writableFinished);
+    if (isBusy || passed !== c.passed) {
+      c.passed = passed;
+      c.quietSince = now;
+    } else if (now - c.quietSince >= quietMs) linger(c.socket);
   }
 
   /**
@@ -73,6 +131,7 @@ export class Connections implements Disposable {
     if (!this.accepts(req)) return;
     const c = (req.socket as Tracked)[connection]!;
     c.last = res;
+    if (this.#drains) endWith(res, c.socket);
     const { "transfer-encoding": coding, "content-length": length = "0" } = req.headers;
     if (coding !== undefined || length !== "0") {
       c.upload = req;
@@ -119,7 +178,8 @@ export class Connections implements Disposable {
 
   #opened(socket: Socket): void {
     const progress = { received: -1, receivedAt: 0, taken: -1, takenAt: 0 };
-    const c: Connection = { socket, last: null, deferred: 0, upload: null, ...progress, refusedAt: 0 };
+    const quiet = { passed: 0, quietSince: performance.now() };
+    const c: Connection = { socket, last: null, deferred: 0, upload: null, ...progress, refusedAt: 0, ...quiet };
     (socket as Tracked)[connection] = c;
     this.#all.add(c);
     socket.once("close", () => this.#all.delete(c));
@@ -186,6 +246,12 @@ function silentSince(c: Connection, upload: IncomingMessage, now: number): numbe
     c.receivedAt = now;
   }
   return c.receivedAt;
+}
+
+/** Makes an answer the last one of its connection. */
+function endWith(answer: ServerResponse, socket: Socket): void {
+  answer.shouldKeepAlive = false;
+  lingerAtEnd(socket);
 }
 
 function serveUnlessRefused(c: Connection, req: IncomingMessage, res: ServerResponse, serve: Serve): void {

@@ -1,9 +1,10 @@
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
-import { AppError, messageOf, systemCode } from "../base/errors.ts";
+import { AppError } from "../base/errors.ts";
 import { type Invoke, type InvokeUpgrade, mayUpgrade } from "../invoke/invoke.ts";
 import { lingerAtEnd } from "../invoke/linger.ts";
 import { type ConnectionLimits, Connections } from "./connections.ts";
+import { type Listener, type ListenerOptions, type ListensAt, openListener } from "./listener.ts";
 import { destination, type FunctionRoute, type RouteOptions } from "./route.ts";
 
 export interface GatewayLimits extends ConnectionLimits {
@@ -12,8 +13,8 @@ export interface GatewayLimits extends ConnectionLimits {
 }
 
 export interface GatewayOptions extends RouteOptions {
-  host: string;
-  port: number;
+  /** Where it listens; functions use the first one. */
+  listeners: readonly ListenerOptions[];
   limits: GatewayLimits;
 }
 
@@ -27,10 +28,16 @@ export interface Handlers {
 }
 
 export interface Gateway extends AsyncDisposable {
+  /** Of the first listener. */
   readonly port: number;
+  /** Of each listener, in their order. */
+  readonly addresses: readonly ListensAt[];
   /** From now on requests are answered; those that came before have waited. */
   serve(handlers: Handlers): void;
-  /** Refuses new connections and resolves when the requests under way are done, or cut after `ms`. */
+  /**
+   * Takes no more connections and resolves when the requests under way are done, or cut after `ms`. Callers who keep
+   * their connection are told with an answer that it is the last one, unless they ask for nothing any more.
+   */
   drain(ms: number): Promise<void>;
 }
 
@@ -41,46 +48,76 @@ export interface Gateway extends AsyncDisposable {
 export async function openGateway(options: GatewayOptions): Promise<Gateway> {
   let handlers: Handlers | null = null;
   const waiting: [IncomingMessage, ServerResponse][] = [];
-  const server = createServer({
-    ...parserOptions(options.limits),
-    // only calls can change the protocol; until it is known who answers, nobody is kept waiting for that
-    shouldUpgradeCallback: (req) => handlers !== null && mayUpgrade(req) && toFunction(req, options) !== null,
-  });
-  server.maxConnections = options.limits.maxConnections;
-  server.maxHeadersCount = options.limits.maxHeaders;
-  const connections = new Connections(server, options.limits);
+  const connections = new Connections(options.limits);
   const take = (req: IncomingMessage, res: ServerResponse): void => {
     if (handlers) route(req, res, handlers, options);
     else waiting.push([req, res]);
   };
   const onRequest = (req: IncomingMessage, res: ServerResponse) => connections.admit(req, res, take);
-  server.on("request", onRequest);
-  // whoever reads the body says so: a call that is refused before is not asked for it
-  server.on("checkContinue", onRequest);
-  server.on("checkExpectation", onRequest); // refused: headFault knows only the other
   const upgraded = new Set<Socket>();
-  server.on("upgrade", (req: IncomingMessage, socket: Socket, early: Buffer) => {
+  const onUpgrade = (req: IncomingMessage, socket: Socket, early: Buffer) => {
     if (!connections.accepts(req)) return;
+    if (connections.drains) {
+      connections.refuse(socket, new AppError("SHUTTING_DOWN", []));
+      return;
+    }
     const call = toFunction(req, options)!;
     upgraded.add(socket);
     socket.once("close", () => upgraded.delete(socket));
     handlers!.upgrade(req, socket, early, call.address, call.target);
-  });
-  await listen(server, options);
-  const { port } = server.address() as { port: number };
-  const end = async (ms: number) => {
-    await drain(server, upgraded, ms);
-    connections[Symbol.dispose]();
   };
+  const serverOptions = {
+    ...parserOptions(options.limits),
+    // only calls can change the protocol; until it is known who answers, nobody is kept waiting for that
+    shouldUpgradeCallback: (req: IncomingMessage) =>
+      handlers !== null && mayUpgrade(req) && toFunction(req, options) !== null,
+  };
+  await using up = new AsyncDisposableStack();
+  up.use(connections);
+  const listeners: Listener[] = [];
+  for (const one of options.listeners) {
+    const listener = up.use(await openListener(one, serverOptions));
+    listeners.push(listener);
+    const { server } = listener;
+    if (one.certificate) for (const event of requestEvents) server.on(event, sayHttps);
+    server.maxConnections = options.limits.maxConnections;
+    server.maxHeadersCount = options.limits.maxHeaders;
+    connections.watch(server);
+    server.on("request", onRequest);
+    // whoever reads the body says so: a call that is refused before is not asked for it
+    server.on("checkContinue", onRequest);
+    server.on("checkExpectation", onRequest); // refused: headFault knows only the other
+    server.on("upgrade", onUpgrade);
+  }
+  up.defer(() => endUpgraded(upgraded));
+  const addresses = listeners.map(({ address }) => address);
+  const stack = up.move();
   return {
-    port,
+    port: addresses[0]!.port,
+    addresses,
     serve(given) {
       handlers = given;
       for (const [req, res] of waiting.splice(0)) if (!res.destroyed) route(req, res, given, options);
     },
-    drain: end,
-    [Symbol.asyncDispose]: () => end(0),
+    async drain(ms) {
+      endUpgraded(upgraded);
+      await connections.drain(ms, () => listeners.forEach((listener) => void listener.refuse()));
+      await stack.disposeAsync();
+    },
+    [Symbol.asyncDispose]: () => stack.disposeAsync(),
   };
+}
+
+const requestEvents = ["request", "checkContinue", "upgrade"];
+
+/** Tells functions, in the header that web frameworks know, what only the end of TLS can know. */
+function sayHttps({ headers, rawHeaders }: IncomingMessage): void {
+  if (headers["x-forwarded-proto"] === undefined) rawHeaders.push("X-Forwarded-Proto", "https");
+}
+
+/** They have no end of their own to wait for, and the sooner their callers know, the sooner they come back. */
+function endUpgraded(sockets: ReadonlySet<Socket>): void {
+  for (const socket of sockets) socket.destroy();
 }
 
 function parserOptions({ headersTimeoutMs, keepAliveMs, maxHeaderBytes }: GatewayLimits) {
@@ -120,25 +157,4 @@ function notFound(res: ServerResponse): void {
   const { status, message } = new AppError("ROUTE_NOT_FOUND", []);
   res.writeHead(status, { "Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": "nosniff" });
   res.end(`${message}\n`);
-}
-
-function listen(server: Server, { host, port }: GatewayOptions): Promise<void> {
-  return new Promise((resolve, reject) => {
-    server.once("error", (cause) => {
-      const why = systemCode(cause) === "EADDRINUSE" ? "the port is in use" : messageOf(cause);
-      reject(new AppError("LISTEN", [`${host}:${port}`, why, "gateway.listen"], { cause }));
-    });
-    server.listen({ host, port, backlog: 4096 }, resolve);
-  });
-}
-
-async function drain(server: Server, upgraded: ReadonlySet<Socket>, ms: number): Promise<void> {
-  // these have no end of their own to wait for, and the sooner their callers know, the sooner they come back
-  for (const socket of upgraded) socket.destroy();
-  if (!server.listening) return;
-  const closed = new Promise<void>((resolve) => server.close(() => resolve()));
-  server.closeIdleConnections();
-  const cut = setTimeout(() => server.closeAllConnections(), ms);
-  await closed;
-  clearTimeout(cut);
 }

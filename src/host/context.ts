@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import { join } from "node:path";
 import type { Clock } from "../base/clock.ts";
 import type { Logger } from "../base/log.ts";
-import type { ReplicaIdentity } from "../functions/backend.ts";
+import type { PullPolicy, ReplicaIdentity } from "../functions/backend.ts";
 import type { Logs } from "../logs/logs.ts";
 import type { Containerd } from "./containerd/client.ts";
 import type { Freezer } from "./freezer.ts";
@@ -22,6 +22,8 @@ export interface HostSettings {
   readonly uploadsDir: string;
   /** Bytes of an archive of images, packed and unpacked. */
   readonly maxUploadBytes: number;
+  /** Of deploys that name none. */
+  readonly pullPolicy: PullPolicy;
   readonly pidsLimit: number;
   /** The self-contained watchdog (scripts/build-watchdog.ts); need not exist as long as no image needs it. */
   readonly watchdogDir: string;

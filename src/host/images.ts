@@ -1,8 +1,10 @@
 import { AppError } from "../base/errors.ts";
 import { formatBytes } from "../base/quantities.ts";
-import type { BackendImages, ImageInfo, ImageUpload } from "../functions/backend.ts";
+import type { BackendImages, ImageComposition, ImageInfo, ImageUpload } from "../functions/backend.ts";
 import type { ListedImage } from "./containerd/images.ts";
 import type { Host } from "./context.ts";
+import { scratch } from "./image/compose.ts";
+import { receiveLayer } from "./image/layer.ts";
 import { parseReference, pinName } from "./image/reference.ts";
 import { spool } from "./image/spool.ts";
 import { msOf, pinLabel, type UsedImage } from "./image/unused.ts";
@@ -19,6 +21,8 @@ export function hostImages(host: Host): BackendImages {
       return (await Promise.all(shown.map((r) => describe(host, namespace, r, used)))).sort(byName);
     },
 
+    pulls: (namespace) => images.pulls.list(namespace),
+
     async remove(namespace, name) {
       const ref = parseReference(name);
       const record = await containerd.images.get(ref.canonical, { namespace });
@@ -33,6 +37,8 @@ export function hostImages(host: Host): BackendImages {
     },
 
     import: (namespace, upload, signal) => importUpload(host, namespace, upload, signal),
+
+    compose: (namespace, composition, signal) => composeImage(host, namespace, composition, signal),
 
     async prune(namespaces) {
       const sizes = new Map<string, number>();
@@ -70,6 +76,33 @@ async function importUpload(
   const names = new Set(imported.map((image) => image.ref));
   const used = host.images.keeper.used();
   return Promise.all(records.filter((r) => names.has(r.name)).map((r) => describe(host, namespace, r, used)));
+}
+
+async function composeImage(
+  host: Host,
+  namespace: string,
+  composition: ImageComposition,
+  signal: AbortSignal,
+): Promise<ImageInfo> {
+  const { images, containerd, settings } = host;
+  const { name, base, changes, body, size, layer: announced } = composition;
+  const { uploadsDir: dir, maxUploadBytes: maxBytes } = settings;
+  const what = `image ${parseReference(name).canonical}`;
+  if (base !== scratch) parseReference(base); // what cannot be is known before a body is taken
+  if (size !== undefined && size > maxBytes) throw new AppError("IMAGE_TOO_LARGE", [formatBytes(maxBytes)]);
+  await images.keeper.makeRoom(what, { data: size ?? 0, images: 2 * (size ?? 0) });
+  using watch = images.keeper.watch(what, signal);
+  await using received = body && (await receiveLayer(body, { dir, maxBytes, signal: watch.signal }));
+  if (received && announced !== undefined && received.digest !== announced)
+    throw new AppError("IMAGE_BAD_LAYER", [`its digest is ${received.digest} and not ${announced}, as announced`]);
+  const known = received ?? (announced && (await containerd.content.info(announced, { namespace })));
+  if (!known) throw new AppError("IMAGE_LAYER_MISSING", [announced ?? "?", namespace]);
+  const layer = received ?? { digest: known.digest, size: Number(known.size) };
+  const pull = composition.pull ?? (settings.pullPolicy === "Never" ? "Never" : "IfNotPresent");
+  const { ref } = await images.compose(namespace, { name, base, pull, layer, changes }, watch.signal);
+  const record = (await containerd.images.list({ namespace }, [`name==${ref}`]))[0];
+  if (!record) throw new AppError("IMAGE_UNKNOWN", [ref, namespace]); // removed at this very moment
+  return describe(host, namespace, record, images.keeper.used());
 }
 
 async function describe(

@@ -34,7 +34,9 @@ export function openAccept(options: AcceptOptions): Invoke {
     const ids = callHeaders(req);
     handle(options, req, res, address, target, ids).catch((e) => {
       const error = e instanceof AppError ? e : new AppError("INTERNAL", [messageOf(e)], { cause: e });
-      if (error.status >= 500 && !isAppError(e, "DISK_FULL"))
+      // those are told of once, by whoever knows
+      const isKnown = isAppError(e, "DISK_FULL") || isAppError(e, "QUEUE_SERVER") || isAppError(e, "QUEUE_SERVER_FULL");
+      if (error.status >= 500 && !isKnown)
         options.log.warn({ fn: address, err: error.message }, "an asynchronous call was refused");
       if (res.destroyed || res.headersSent) return;
       const closes = !req.complete;

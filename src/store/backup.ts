@@ -119,13 +119,17 @@ async function partsIn(dataDir: string, folder: string, isOurs: (name: string) =
 async function* archive(manifest: BackupManifest, parts: readonly Part[], now: number): AsyncGenerator<Buffer> {
   const mtime = Math.floor(now / 1000);
   const text = Buffer.from(`${JSON.stringify(manifest, null, 2)}\n`);
-  yield Buffer.concat([tarHeader(manifestFile, text.length, 0o600, mtime), text, tarPadding(text.length)]);
+  yield Buffer.concat([
+    tarHeader({ name: manifestFile, size: text.length, mode: 0o600, mtime }),
+    text,
+    tarPadding(text.length),
+  ]);
   for (const { name, path } of parts) {
     const file = await openUnlessGone(path);
     if (!file) continue; // a secret that was deleted since
     await using _ = file;
     const { size } = await file.stat();
-    yield tarHeader(name, size, 0o600, mtime);
+    yield tarHeader({ name, size, mode: 0o600, mtime });
     yield* contentOf(file, size);
     yield tarPadding(size);
   }

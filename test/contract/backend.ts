@@ -3,13 +3,16 @@
  * fake sits it, and so does this machine; a fake that passes may be trusted.
  */
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import { Readable } from "node:stream";
 import { after, before, suite, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
-import { isAppError } from "../../src/base/errors.ts";
+import { type AppError, isAppError } from "../../src/base/errors.ts";
+import { tarEnd, tarHeader, tarPadding } from "../../src/base/tar.ts";
 import {
   type Address,
   type Backend,
+  type ImageComposition,
   type LogLine,
   type LogQuery,
   type ObservedReplica,
@@ -552,6 +555,59 @@ export function backendContract(name: string, open: () => Promise<Candidate>): v
         const before = await c.backend.images.list(c.namespace);
         const nonsense = c.backend.images.import(c.namespace, upload("nonsense"), never);
         await assert.rejects(nonsense, (e) => isAppError(e, "IMAGE_BAD_ARCHIVE"));
+        assert.deepEqual(await c.backend.images.list(c.namespace), before);
+      });
+    });
+
+    suite("an image of a base and a layer", () => {
+      const never = new AbortController().signal;
+      const tarOf = (text: string) =>
+        Buffer.concat([
+          tarHeader({ name: "www/index.html", size: text.length, mode: 0o644, mtime: 0 }),
+          Buffer.from(text),
+          tarPadding(text.length),
+          tarEnd,
+        ]);
+      const digestOf = (bytes: Buffer) => `sha256:${createHash("sha256").update(bytes).digest("hex")}`;
+      const asked = () => ({ name: "docker.io/library/made:1", base: c.images.web, changes: {} });
+      const compose = (layer: string, body?: Buffer) =>
+        c.backend.images.compose(
+          c.namespace,
+          { ...asked(), layer, ...(body && { body: Readable.from([body]), size: body.length }) },
+          never,
+        );
+
+      test("is made of a layer that is sent, and of one that is here; the same parts are the same image", async () => {
+        const before = await c.backend.images.list(c.namespace);
+        const [one, two] = [tarOf("one"), tarOf("hello")];
+        await assert.rejects(compose(digestOf(one)), (e) => isAppError(e, "IMAGE_LAYER_MISSING"));
+        assert.deepEqual(await c.backend.images.list(c.namespace), before);
+        const made = await compose(digestOf(one), one);
+        assert.deepEqual([made.name, made.namespace, made.usedBy], [asked().name, c.namespace, []]);
+        assert.equal((await compose(digestOf(one))).digest, made.digest);
+        assert.equal((await compose(digestOf(one), one)).digest, made.digest);
+        assert.notEqual((await compose(digestOf(two), two)).digest, made.digest);
+        // no registry has it, so none is asked
+        const pin = await c.backend.prepare(c.namespace, asked().name, "Always");
+        await using replica = await started(fresh({ image: pin }));
+        await answers(replica.address);
+        await c.backend.images.remove(c.namespace, asked().name);
+        await c.backend.release(c.namespace, pin);
+      });
+
+      test("is refused when the base is not there, or the layer is none or another", async () => {
+        const before = await c.backend.images.list(c.namespace);
+        const one = tarOf("three");
+        const refused: [AppError["code"], Partial<ImageComposition>][] = [
+          ["IMAGE_MISSING", { base: c.images.absent, pull: "Never", body: Readable.from([one]) }],
+          ["IMAGE_BAD_LAYER", { body: Readable.from([Buffer.from("nonsense")]) }],
+          ["IMAGE_BAD_LAYER", { body: Readable.from([one]), layer: digestOf(tarOf("another")) }],
+        ];
+        for (const [code, more] of refused)
+          await assert.rejects(c.backend.images.compose(c.namespace, { ...asked(), ...more }, never), (e) => {
+            assert.ok(isAppError(e, code), String(e));
+            return true;
+          });
         assert.deepEqual(await c.backend.images.list(c.namespace), before);
       });
     });

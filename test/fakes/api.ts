@@ -70,6 +70,7 @@ export async function serveApi(
       cancel: async () => {},
       retry: async () => {},
       result: async () => [],
+      depths: async () => [],
     },
     cron: new Cron({
       functions: () => [{ id: { name: "tick", namespace: "fn" }, annotations: yearly }],

@@ -3,6 +3,7 @@
  * are real. What an image does is said by the test; every operation can be made to fail. It sits the exam in
  * test/contract/backend.ts, which is why it may be trusted.
  */
+import { createHash } from "node:crypto";
 import { once } from "node:events";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -123,6 +124,9 @@ export class FakeBackend implements Backend, AsyncDisposable {
   readonly used: { namespace: string; image: string; by: string | null }[] = [];
   /** Image name to the pin of what was pushed last. */
   readonly #tags = new Map<string, string>();
+  readonly #layers = new Set<string>();
+  /** Base and layer to the pin of what they make. */
+  readonly #composed = new Map<string, string>();
   readonly #replicas = new Map<string, FakeReplica>();
   readonly #stopping = new Map<string, Promise<void>>();
   /** Output of replicas, which outlives them, by function. */
@@ -205,6 +209,7 @@ export class FakeBackend implements Backend, AsyncDisposable {
   readonly images: BackendImages = {
     list: async (namespace) =>
       [...this.#tags].map(([name, pin]) => this.#info(namespace, name, pin)).sort((a, b) => (a.name < b.name ? -1 : 1)),
+    pulls: () => [],
     remove: async (namespace, name) => {
       const pin = this.#tags.get(name);
       if (pin === undefined) throw new AppError("IMAGE_UNKNOWN", [name, namespace]);
@@ -221,6 +226,23 @@ export class FakeBackend implements Backend, AsyncDisposable {
       const name = upload.name ?? text.slice(6);
       this.push(name);
       return [this.#info(namespace, name, this.#tags.get(name)!)];
+    },
+    /** Layers that came in as a body stay, as `sha256:` and their bytes. */
+    compose: async (namespace, { name, base, layer, body }) => {
+      if (base !== "scratch" && !this.#tags.has(base)) throw new AppError("IMAGE_MISSING", [base]);
+      if (!body && (layer === undefined || !this.#layers.has(layer)))
+        throw new AppError("IMAGE_LAYER_MISSING", [layer ?? "?", namespace]);
+      let text = "";
+      for await (const piece of body ?? []) text += piece;
+      if (text.startsWith("nonsense")) throw new AppError("IMAGE_BAD_LAYER", ["it is no tar file"]);
+      const digest = body ? digestOf(text) : layer!;
+      if (layer !== undefined && digest !== layer) throw new AppError("IMAGE_BAD_LAYER", ["its digest is another"]);
+      this.#layers.add(digest);
+      const pin = this.#composed.get(`${base} ${digest}`);
+      if (pin) this.#tags.set(name, pin);
+      else this.push(name, this.#programs.get(this.#tags.get(base) ?? ""));
+      this.#composed.set(`${base} ${digest}`, this.#tags.get(name)!);
+      return this.#info(namespace, name, this.#tags.get(name)!);
     },
     prune: async (namespaces) => {
       const infos = [...this.#tags].map(([name, pin]) => this.#info(namespaces[0]!, name, pin));
@@ -411,6 +433,8 @@ export class FakeBackend implements Backend, AsyncDisposable {
     for (const changed of this.#readers) changed();
   }
 }
+
+const digestOf = (text: string) => `sha256:${createHash("sha256").update(text).digest("hex")}`;
 
 function aborted(signal: AbortSignal | undefined): Promise<never> {
   return new Promise((_, reject) => signal?.addEventListener("abort", () => reject(signal.reason), { once: true }));

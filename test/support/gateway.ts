@@ -17,9 +17,13 @@ export const limits: GatewayLimits = {
 };
 
 /** A gateway on loopback; its bridge is elsewhere. */
-export function openTestGateway(options: Partial<GatewayOptions> = {}): Promise<Gateway> {
+export function openTestGateway(
+  options: Partial<GatewayOptions> = {},
+  { host = "127.0.0.1", port = 0 } = {},
+): Promise<Gateway> {
   const table: Table = new Map();
-  const elsewhere = { host: "127.0.0.1", port: 0, bridgeAddress: "10.0.0.1", defaultNamespace: "fn" };
+  const listeners = [{ at: { host, port }, setting: "gateway.listen" }];
+  const elsewhere = { listeners, bridgeAddress: "10.0.0.1", defaultNamespace: "fn" };
   return openGateway({ ...elsewhere, table, routes: new Routes(), limits, ...options });
 }
 

@@ -89,6 +89,7 @@ async function openCandidate(): Promise<Candidate> {
     runDir: paths.run,
     uploadsDir: `${dir}/uploads`,
     maxUploadBytes: config.images.max_upload,
+    pullPolicy: config.images.pull_policy,
     watchdogDir: `${import.meta.dirname}/../../dist/watchdog-linux-${process.arch}`,
     bridge: id,
     cgroupParent: id,

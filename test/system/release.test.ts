@@ -48,7 +48,7 @@ suite("a release", () => {
       assert.equal((await stat(join(unpacked(), name))).mode & 0o777, mode, name);
     assert.match(
       await readFile(join(unpacked(), "systemd/napd.service"), "utf8"),
-      /^ExecStart=\/opt\/napd\/bin\/napd$/m,
+      /^ExecStart=\/opt\/napd\/current\/bin\/napd$/m,
     );
     const { sha } = JSON.parse(await readFile(join(unpacked(), "revision.json"), "utf8"));
     assert.match(sha, /^[0-9a-f]{40}$/);

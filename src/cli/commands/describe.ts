@@ -1,10 +1,9 @@
-import { Failure } from "../failure.ts";
 import { type GatewayFlags, gatewayFlags, namespaceFlag, type StackFlags, stackFlags } from "../flags.ts";
-import { openGateway, refused } from "../gateway.ts";
+import { openGateway } from "../gateway.ts";
 import type { Define } from "../main.ts";
 import { forOutput, print, printJson } from "../output.ts";
 import { stackGateway } from "../stack-file.ts";
-import { type FunctionStatus, functionPath, listFunctions, publicName } from "../status.ts";
+import { type FunctionStatus, getFunction, listFunctions, publicName } from "../status.ts";
 
 interface Flags extends GatewayFlags, StackFlags {
   namespace?: string;
@@ -19,10 +18,7 @@ export const define: Define = (command, context) => {
     .action(async (name: string, flags: Flags) => {
       const gateway = await openGateway(context, flags, await stackGateway(context, flags));
       const namespace = flags.namespace || undefined;
-      const reply = await gateway.request("GET", functionPath(name), { query: { usage: "1", namespace } });
-      if (reply.status === 404) throw new Failure(`function ${name} does not exist; nap list shows those that do`);
-      if (reply.status !== 200) throw refused(gateway.url, reply);
-      const status: FunctionStatus = JSON.parse(reply.text);
+      const status = await getFunction(gateway, name, namespace);
       // how often it was called only the list says
       const listed = (await listFunctions(gateway, namespace)).find((f) => f.name === status.name);
       const invocations = Math.trunc(listed?.invocationCount ?? 0);

@@ -3,6 +3,7 @@ import { type Deployment, deploymentOf, deploymentOfFlags } from "../deployment.
 import { wrongUsage } from "../failure.ts";
 import { type StackFlags, stackFlags } from "../flags.ts";
 import type { Define } from "../main.ts";
+import { printJson } from "../output.ts";
 import { chosen, readStack } from "../stack.ts";
 import { findStackFile } from "../stack-file.ts";
 import { findInStore, platformName, readStore, storeBase } from "../store.ts";
@@ -12,7 +13,9 @@ interface Flags extends StackFlags {
   namespace: string;
   fromStore?: string;
   url?: string;
+  builtin?: boolean;
   arch?: string;
+  json?: boolean;
 }
 
 const noFlags = { env: [], label: [], annotation: [], constraint: [], secret: [] };
@@ -25,20 +28,22 @@ export const define: Define = (command, context) => {
     .option("-n, --namespace <name>", "namespace where the stack file has none", "openfaas-fn")
     .option("--from-store <function>", "a function of the store instead of a stack file")
     .option("-u, --url <url>", "functions.json of the store")
+    .option("--builtin", "the store that comes with nap")
     .option("--arch <platform>", "x86_64, arm64 or armhf, for --from-store")
+    .option("-j, --json", "as JSON")
     .action(async (flags: Flags) => {
       if (flags.api !== "openfaas.com/v1" && flags.api !== knative) throw wrongUsage(`--api ${flags.api} is not known`);
       const wanted = (await deployments(flags)).sort((a, b) => (a.service < b.service ? -1 : 1));
-      for (const d of wanted) {
-        const object =
-          flags.api === knative ? knativeService(d, flags.namespace) : openfaasFunction(d, flags.namespace);
-        context.stdout.write(`---\n${stringify(object, { lineWidth: 0 })}`);
-      }
+      const objects = wanted.map((d) =>
+        flags.api === knative ? knativeService(d, flags.namespace) : openfaasFunction(d, flags.namespace),
+      );
+      if (flags.json) return printJson(context, objects);
+      for (const object of objects) context.stdout.write(`---\n${stringify(object, { lineWidth: 0 })}`);
     });
 
   async function deployments(flags: Flags): Promise<Deployment[]> {
     if (flags.fromStore !== undefined) {
-      const found = findInStore(await readStore(context, flags.url), flags.fromStore, platformName(flags.arch));
+      const found = findInStore(await readStore(context, flags), flags.fromStore, platformName(flags.arch));
       return [deploymentOfFlags(noFlags, storeBase(found))];
     }
     const file = await findStackFile(context, flags.yaml);

@@ -1,11 +1,20 @@
 import { createHmac } from "node:crypto";
+import type { IncomingMessage } from "node:http";
 import { pipeline } from "node:stream/promises";
 import { type Context, readInput } from "../context.ts";
 import { Failure, wrongUsage } from "../failure.ts";
-import { type GatewayFlags, gatewayFlags, namespaceFlag, repeated, type StackFlags, yamlFlag } from "../flags.ts";
+import {
+  duration,
+  type GatewayFlags,
+  gatewayFlags,
+  namespaceFlag,
+  repeated,
+  type StackFlags,
+  yamlFlag,
+} from "../flags.ts";
 import { type Gateway, openGateway } from "../gateway.ts";
 import type { Define } from "../main.ts";
-import { remark } from "../output.ts";
+import { bodyAsJson, forOutput, print, printJson, remark } from "../output.ts";
 import { findStackFile } from "../stack-file.ts";
 import { publicName } from "../status.ts";
 
@@ -16,6 +25,9 @@ interface Flags extends GatewayFlags, StackFlags {
   query: string[];
   header: string[];
   async?: boolean;
+  wait?: boolean;
+  waitTimeout: number;
+  json?: boolean;
   data?: string;
   sign?: string;
   key?: string;
@@ -28,7 +40,10 @@ export const define: Define = (command, context) => {
     .description("call a function with standard input; its answer goes to standard output")
     .option("-m, --method <method>", methods.join(", "), "POST")
     .option("--content-type <type>", "of the body", "text/plain")
-    .option("-a, --async", "have it called later, by the queue")
+    .option("-a, --async", "have it called later, by the queue; the call's id goes to standard output")
+    .option("--wait", "with --async: wait for the result and show it; on napd alone")
+    .option("--wait-timeout <duration>", "how long to wait", duration, 120_000)
+    .option("-j, --json", "status, headers and body as JSON")
     .option("-d, --data <text>", "body, instead of standard input")
     .option("--sign <header>", "header for the body's HMAC-SHA256; needs --key")
     .option("--key <key>", "key of --sign");
@@ -40,6 +55,7 @@ export const define: Define = (command, context) => {
 async function invoke(context: Context, name: string, flags: Flags): Promise<void> {
   const method = flags.method.toUpperCase();
   if (!methods.includes(method)) throw wrongUsage(`--method ${flags.method}: it takes ${methods.join(", ")}`);
+  if (flags.wait && !flags.async) throw wrongUsage("--wait needs --async; without it invoke waits anyway");
   if ((flags.sign === undefined) !== (flags.key === undefined)) throw wrongUsage("--sign and --key go together");
   const query = queryOf(flags.query);
   const headers: Record<string, string | string[]> = { "Content-Type": flags.contentType };
@@ -58,12 +74,30 @@ async function invoke(context: Context, name: string, flags: Flags): Promise<voi
   const timeoutMs = flags.timeout ?? 0;
   const reply = await gateway.open(method, path, { body, headers, anonymous: true, timeoutMs });
   const status = reply.statusCode!;
-  await pipeline(reply, context.stdout, { end: false });
-  if (status === 202) {
-    const id = reply.headers["x-call-id"];
-    remark(context, `accepted${id ? `, call ${id}` : ""}`);
-  } else if (status < 200 || status > 299)
-    throw new Failure(`${name} answered ${status} ${reply.statusMessage ?? ""}`.trim());
+  if (flags.async && status === 202) return accepted(context, gateway, reply, flags);
+  if (flags.json) {
+    const { bytes, headers: received } = await gateway.read(reply);
+    printJson(context, { status, headers: received, ...bodyAsJson(bytes) });
+  } else
+    await pipeline(reply, context.stdout, { end: false }).catch((e) => {
+      throw context.signal.aborted ? e : new Failure(`the answer of ${name} broke off: ${e.message}`);
+    });
+  if (status === 202) remark(context, "accepted (status 202)");
+  if (status < 200 || status > 299) throw new Failure(`${name} answered ${status} ${reply.statusMessage ?? ""}`.trim());
+}
+
+/** The call is in the queue. */
+async function accepted(context: Context, gateway: Gateway, reply: IncomingMessage, flags: Flags): Promise<void> {
+  reply.resume();
+  const id = reply.headers["x-call-id"]?.toString();
+  if (flags.wait) {
+    if (!id) throw new Failure(`${gateway.url} gave the call no id: there is no way to ask for its result`);
+    const { showResult, waitForResult } = await import("../queue.ts");
+    return showResult(context, id, await waitForResult(context, gateway, id, flags.waitTimeout), flags);
+  }
+  if (flags.json) return printJson(context, { status: 202, callId: id });
+  if (id) print(context, forOutput(context.stdout, id));
+  if (context.stderr.isTTY || !id) remark(context, "accepted: the queue makes the call");
 }
 
 const queryOf = (all: readonly string[]): string =>

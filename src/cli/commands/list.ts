@@ -30,7 +30,7 @@ export const define: Define = (command, context) => {
       const order = orders[flags.sort];
       if (!order) throw wrongUsage(`--sort ${flags.sort}: it takes ${Object.keys(orders).join(", ")}`);
       const gateway = await openGateway(context, flags, await stackGateway(context, flags));
-      const all = (await listFunctions(gateway, flags.namespace)).sort(order);
+      const all = [...(await listFunctions(gateway, flags.namespace))].sort(order);
       if (flags.json) return printJson(context, all);
       if (flags.quiet) return all.forEach((f) => void print(context, f.name));
       const header = ["FUNCTION", "INVOCATIONS", "REPLICAS", "STATE"];

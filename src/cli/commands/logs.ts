@@ -1,5 +1,7 @@
+import { once } from "node:events";
 import { createInterface } from "node:readline";
 import { parseTimestamp } from "../../base/timestamps.ts";
+import { notJson, refused } from "../answers.ts";
 import type { Context } from "../context.ts";
 import { Failure, wrongUsage } from "../failure.ts";
 import {
@@ -11,7 +13,7 @@ import {
   wholeNumber,
   yamlFlag,
 } from "../flags.ts";
-import { openGateway, refused } from "../gateway.ts";
+import { openGateway } from "../gateway.ts";
 import type { Define } from "../main.ts";
 import { coloured, forOutput, remark } from "../output.ts";
 import { stackGateway } from "../stack-file.ts";
@@ -84,20 +86,18 @@ async function logs(context: Context, argument: string | undefined, flags: Flags
     },
     timeoutMs: flags.timeout ?? 0,
   });
-  if (reply.statusCode !== 200) {
-    let text = "";
-    for await (const piece of reply) text += piece;
-    throw refused(gateway.url, { status: reply.statusCode!, headers: reply.headers, text });
-  }
+  if (reply.statusCode !== 200) throw refused(gateway.url, await gateway.read(reply));
+  if (reply.headers["content-type"]?.startsWith("text/html"))
+    throw notJson(`${gateway.url}/system/logs`, await gateway.read(reply));
   const show = { name: flags.name ?? false, instance: instance === true, time: flags.timeFormat !== "" };
   try {
     for await (const line of createInterface({ input: reply, crlfDelay: Number.POSITIVE_INFINITY }))
       for (const message of parseMessages(context, line)) {
         const flowing = context.stdout.write(`${formatted(context, message, form, show)}\n`);
-        if (!flowing) await new Promise((resolve) => context.stdout.once("drain", resolve));
+        if (!flowing) await once(context.stdout, "drain", { signal: context.signal });
       }
   } catch (e) {
-    if (context.signal.aborted) return;
+    if (context.signal.aborted) throw e;
     throw new Failure(`the logs broke off: ${(e as Error).message}; ask again with --since`);
   }
 }
@@ -124,7 +124,7 @@ function formatted(
   show: { name: boolean; instance: boolean; time: boolean },
 ): string {
   const { stdout } = context;
-  const text = forOutput(stdout, m.text.replace(/[\r\n]+$/, ""));
+  const text = forOutput(stdout, String(m.text ?? "").replace(/[\r\n]+$/, ""));
   const time = show.time ? m.timestamp : "";
   if (form === "json") {
     const { name, namespace = "", instance, timestamp } = m;

@@ -1,9 +1,10 @@
 import type { Command } from "commander";
+import { missing, parsed, type Reply, refused } from "../answers.ts";
 import { Failure } from "../failure.ts";
 import { type GatewayFlags, gatewayFlags, pairs, repeated } from "../flags.ts";
-import { type Gateway, openGateway, type Reply, refused } from "../gateway.ts";
+import { type Gateway, openGateway } from "../gateway.ts";
 import type { Define } from "../main.ts";
-import { forOutput, print, printJson } from "../output.ts";
+import { forOutput, print, printDone, printJson } from "../output.ts";
 
 interface Flags extends GatewayFlags {
   label: string[];
@@ -19,26 +20,28 @@ interface Namespace {
 
 export const define: Define = (command, context) => {
   const sub = (name: string, ...aliases: string[]) =>
-    gatewayFlags(command.command(name, { isDefault: name === "list" }).aliases(aliases));
+    gatewayFlags(command.command(name, { isDefault: name === "list" }).aliases(aliases)).option(
+      "-j, --json",
+      "as JSON",
+    );
   const withMarks = (c: Command) =>
     repeated(repeated(c.argument("<name>"), "--label <key=value>", "label"), "--annotation <key=value>", "annotation");
 
   sub("list", "ls")
     .description("names of the namespaces")
-    .option("-j, --json", "as JSON")
     .action(async (flags: Flags) => {
-      const all = (await (await openGateway(context, flags)).get<string[] | null>("/system/namespaces")) ?? [];
+      const gateway = await openGateway(context, flags);
+      const all = await gateway.get<string[]>("/system/namespaces", {}, "texts");
       if (flags.json) return printJson(context, all);
       for (const name of all) print(context, forOutput(context.stdout, name));
     });
   sub("get")
     .description("a namespace with its labels and annotations")
     .argument("<name>")
-    .option("-j, --json", "as JSON")
     .action(async (name: string, flags: Flags) => {
       const gateway = await openGateway(context, flags);
-      const { text } = checked(gateway, name, await gateway.request("GET", path(name)), [200]);
-      const found: Namespace = JSON.parse(text);
+      const reply = checked(gateway, name, await gateway.request("GET", path(name)), [200]);
+      const found = parsed<Namespace>(gateway.url + path(name), reply, "object");
       if (flags.json) return printJson(context, found);
       print(context, `Name: ${found.name}`);
       for (const [title, map] of [
@@ -55,14 +58,14 @@ export const define: Define = (command, context) => {
       const reply = await gateway.request("POST", "/system/namespace/", { body: marked(name, flags) });
       if (reply.status === 409) throw new Failure(reply.text.trim() || `namespace ${name} exists already`);
       checked(gateway, name, reply);
-      print(context, `namespace ${name} created`);
+      printDone(context, flags, { name, status: "created" }, `namespace ${name} created`);
     });
   withMarks(sub("update"))
     .description("replace labels and annotations of a namespace")
     .action(async (name: string, flags: Flags) => {
       const gateway = await openGateway(context, flags);
       checked(gateway, name, await gateway.request("PUT", path(name), { body: marked(name, flags) }));
-      print(context, `namespace ${name} updated`);
+      printDone(context, flags, { name, status: "updated" }, `namespace ${name} updated`);
     });
   sub("remove", "rm", "delete")
     .description("remove a namespace that has no functions, with its secrets, logs and images")
@@ -71,7 +74,7 @@ export const define: Define = (command, context) => {
       const gateway = await openGateway(context, flags);
       const body = { name, labels: { openfaas: "1" } };
       checked(gateway, name, await gateway.request("DELETE", path(name), { body }));
-      print(context, `namespace ${name} removed`);
+      printDone(context, flags, { name, status: "removed" }, `namespace ${name} removed`);
     });
 };
 
@@ -90,7 +93,7 @@ const marked = (name: string, flags: Flags): Namespace => {
 
 function checked(gateway: Gateway, name: string, reply: Reply, statuses: readonly number[] = [200, 201, 202]): Reply {
   if (reply.status === 404)
-    throw new Failure(`namespace ${name} does not exist; nap namespace list shows those that do`);
+    throw missing(gateway.url, reply, `namespace ${name} does not exist; nap namespace list shows those that do`);
   if (!statuses.includes(reply.status)) throw refused(gateway.url, reply);
   return reply;
 }

@@ -1,5 +1,5 @@
 import { setTimeout as delay } from "node:timers/promises";
-import { Failure } from "../failure.ts";
+import { Failure, wrongUsage } from "../failure.ts";
 import {
   duration,
   type GatewayFlags,
@@ -11,14 +11,15 @@ import {
 } from "../flags.ts";
 import { type Gateway, openGateway } from "../gateway.ts";
 import type { Define } from "../main.ts";
-import { print } from "../output.ts";
+import { printDone } from "../output.ts";
 import { stackGateway } from "../stack-file.ts";
-import { type FunctionStatus, functionPath } from "../status.ts";
+import { getFunction } from "../status.ts";
 
 interface Flags extends GatewayFlags, StackFlags {
   namespace?: string;
   attempts: number;
   interval: number;
+  json?: boolean;
 }
 
 export const define: Define = (command, context) => {
@@ -26,8 +27,10 @@ export const define: Define = (command, context) => {
     .description("wait until a function can be called, or without one until the gateway answers")
     .option("--attempts <number>", "how often to ask", wholeNumber, 60)
     .option("--interval <duration>", "between two questions", duration, 1000)
+    .option("-j, --json", "as JSON")
     .action(async (name: string | undefined, flags: Flags) => {
       const gateway = await openGateway(context, flags, await stackGateway(context, flags));
+      if (flags.attempts < 1) throw wrongUsage("--attempts takes a number from 1");
       let why = "";
       for (let attempt = 1; attempt <= flags.attempts; attempt++) {
         if (attempt > 1) await delay(flags.interval, undefined, { signal: context.signal });
@@ -35,7 +38,14 @@ export const define: Define = (command, context) => {
           if (e instanceof Failure) return e.message;
           throw e;
         });
-        if (answer === true) return print(context, `${name ?? gateway.url} is ready`);
+        if (answer === true) {
+          const done = {
+            ...(name === undefined ? { gateway: gateway.url } : { name }),
+            ready: true,
+            attempts: attempt,
+          };
+          return printDone(context, flags, done, `${name ?? gateway.url} is ready`);
+        }
         why = answer;
       }
       throw new Failure(`${name ?? gateway.url} is not ready after ${flags.attempts} attempts: ${why}`);
@@ -48,9 +58,6 @@ async function ask(gateway: Gateway, name: string | undefined, namespace: string
     const { status } = await gateway.request("GET", "/healthz", { anonymous: true });
     return status === 200 || `it answers ${status}`;
   }
-  const query = { usage: "1", namespace: namespace || undefined };
-  const { status, text } = await gateway.request("GET", functionPath(name), { query });
-  if (status !== 200) return text.trim() || `it answers ${status}`;
-  const { availableReplicas = 0, reason } = JSON.parse(text) as FunctionStatus;
+  const { availableReplicas = 0, reason } = await getFunction(gateway, name, namespace);
   return availableReplicas > 0 || (reason ?? "it has no replica that is ready");
 }

@@ -1,9 +1,9 @@
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { readInput } from "../context.ts";
+import { readPassword } from "../context.ts";
 import { wrongUsage } from "../failure.ts";
 import type { Define } from "../main.ts";
-import { print } from "../output.ts";
+import { printDone } from "../output.ts";
 
 interface Flags {
   username?: string;
@@ -13,6 +13,7 @@ interface Flags {
   ecr?: boolean;
   accountId?: string;
   region?: string;
+  json?: boolean;
 }
 
 export const define: Define = (command, context) => {
@@ -25,22 +26,22 @@ export const define: Define = (command, context) => {
     .option("--ecr", "Amazon's registry, through its credential helper")
     .option("--account-id <id>", "for --ecr")
     .option("--region <region>", "for --ecr")
+    .option("-j, --json", "result as JSON")
     .action(async (flags: Flags) => {
       const config = flags.ecr ? ecr(flags) : await basic(flags);
       const dir = join(context.cwd, "credentials");
       await mkdir(dir, { recursive: true, mode: 0o700 });
       // passwords: for nobody else to read
       await writeFile(join(dir, "config.json"), JSON.stringify(config, null, 1), { mode: 0o600 });
-      print(
-        context,
-        "wrote ./credentials/config.json; napd reads registry logins from the file of its setting images.credentials",
-      );
+      const file = join(dir, "config.json");
+      const next = "napd reads registry logins from the file of its setting images.credentials";
+      printDone(context, flags, { file }, `wrote ./credentials/config.json; ${next}`);
     });
 
   async function basic({ username, password, passwordStdin, server }: Flags) {
     if (!username) throw wrongUsage("--username is missing");
     if (password !== undefined && passwordStdin) throw wrongUsage("give --password or --password-stdin, not both");
-    const secret = passwordStdin ? (await readInput(context)).toString().trim() : password;
+    const secret = passwordStdin ? await readPassword(context) : password;
     if (!secret) throw wrongUsage("the password is missing; --password-stdin reads it from standard input");
     return { auths: { [server]: { auth: Buffer.from(`${username}:${secret}`).toString("base64") } } };
   }

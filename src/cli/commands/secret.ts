@@ -1,12 +1,14 @@
+import { isUtf8 } from "node:buffer";
 import { readdir, readFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import type { Command } from "commander";
+import { missing, parsed, type Reply, refused } from "../answers.ts";
 import { type Context, readInput } from "../context.ts";
 import { Failure, wrongUsage } from "../failure.ts";
 import { type GatewayFlags, gatewayFlags, namespaceFlag, onOff } from "../flags.ts";
-import { type Gateway, openGateway, refused } from "../gateway.ts";
+import { type Gateway, openGateway } from "../gateway.ts";
 import type { Define } from "../main.ts";
-import { print, printJson, printTable, remark } from "../output.ts";
+import { print, printDone, printJson, printTable, remark } from "../output.ts";
 
 interface Flags extends GatewayFlags {
   namespace?: string;
@@ -26,7 +28,7 @@ interface Value {
 
 export const define: Define = (command, context) => {
   const sub = (name: string, ...aliases: string[]) =>
-    namespaceFlag(gatewayFlags(command.command(name).aliases(aliases)));
+    namespaceFlag(gatewayFlags(command.command(name).aliases(aliases))).option("-j, --json", "as JSON");
   const withValue = (c: Command) =>
     onOff(c.argument("<name>"), "trim", "take away blanks and line ends around the value")
       .option("--from-literal <value>", "value; other users of this machine can see it while nap runs")
@@ -42,11 +44,10 @@ export const define: Define = (command, context) => {
       const body = bodyOf(name, flags, await readValue(context, flags));
       const gateway = await openGateway(context, flags);
       await expect(gateway, name, [200, 201, 202], await gateway.request("PUT", "/system/secrets", { body }));
-      print(context, `secret ${name} updated`);
+      told(context, name, flags, "updated");
     });
   sub("list", "ls")
     .description("names of the secrets")
-    .option("-j, --json", "as JSON")
     .action(async (flags: Flags) => {
       const all = await list(await openGateway(context, flags), flags);
       if (flags.json) return printJson(context, all);
@@ -63,7 +64,7 @@ export const define: Define = (command, context) => {
       const gateway = await openGateway(context, flags);
       const reply = await gateway.request("DELETE", "/system/secrets", { body: bodyOf(name, flags) });
       await expect(gateway, name, [200, 202], reply);
-      print(context, `secret ${name} removed`);
+      told(context, name, flags, "removed");
     });
   sub("apply")
     .description("make or change a secret of each file in a folder")
@@ -85,39 +86,44 @@ async function create(context: Context, name: string, flags: Flags): Promise<voi
   const reply = await gateway.request("POST", "/system/secrets", { body });
   if (reply.status === 409 && flags.replace) {
     await expect(gateway, name, [200, 201, 202], await gateway.request("PUT", "/system/secrets", { body }));
-    return print(context, `secret ${name} replaced`);
+    return told(context, name, flags, "replaced");
   }
   if (reply.status === 409) throw new Failure(`secret ${name} exists already; --replace changes it`);
   await expect(gateway, name, [200, 201, 202], reply);
-  print(context, `secret ${name} created`);
+  told(context, name, flags, "created");
 }
 
-async function expect(
-  gateway: Gateway,
-  name: string,
-  statuses: number[],
-  reply: Awaited<ReturnType<Gateway["request"]>>,
-) {
-  if (reply.status === 404) throw new Failure(`secret ${name} does not exist; nap secret list shows those that do`);
+const told = (context: Context, name: string, { namespace, json }: Flags, status: string): void =>
+  printDone(
+    context,
+    { json: json ?? false },
+    { name, ...(namespace && { namespace }), status },
+    `secret ${name} ${status}`,
+  );
+
+async function expect(gateway: Gateway, name: string, statuses: number[], reply: Reply) {
+  if (reply.status === 404)
+    throw missing(gateway.url, reply, `secret ${name} does not exist; nap secret list shows those that do`);
   if (!statuses.includes(reply.status)) throw refused(gateway.url, reply);
 }
 
 async function list(gateway: Gateway, { namespace }: Flags): Promise<{ name: string; namespace?: string }[]> {
   const query = { namespace: namespace || undefined };
-  const { text } = await gateway.expect([200, 202], "GET", "/system/secrets", { query });
-  return JSON.parse(text) ?? [];
+  const reply = await gateway.expect([200, 202], "GET", "/system/secrets", { query });
+  return parsed(`${gateway.url}/system/secrets`, reply, "objects");
 }
 
 async function readValue(context: Context, { fromLiteral, fromFile, trim }: Flags): Promise<Value> {
   if (fromLiteral !== undefined && fromFile !== undefined)
     throw wrongUsage("give --from-literal or --from-file, not both");
-  const trimmed = (text: string) => (trim ? text.trim() : text);
   if (fromFile !== undefined) return fileValue(resolve(context.cwd, fromFile), trim);
   if (fromLiteral === undefined && context.stdin.isTTY)
     remark(context, "reading the value from here; end it with Ctrl-D");
-  const value = trimmed(fromLiteral ?? (await readInput(context)).toString());
+  const bytes = fromLiteral === undefined ? await readInput(context) : Buffer.from(fromLiteral);
+  const text = bytes.toString();
+  const value = trim ? text.trim() : text;
   if (value === "") throw wrongUsage("the value is empty");
-  return { value };
+  return isUtf8(bytes) ? { value } : { value, rawValue: bytes.toString("base64") };
 }
 
 async function fileValue(file: string, trim: boolean): Promise<Value> {
@@ -138,11 +144,15 @@ async function apply(context: Context, flags: Flags): Promise<void> {
   if (names.length === 0) throw new Failure(`${dir} has no files`);
   const gateway = await openGateway(context, flags);
   const there = new Set((await list(gateway, flags)).map((s) => s.name));
+  const done: { name: string; status: string }[] = [];
   for (const name of names.sort()) {
     const body = bodyOf(name, flags, await fileValue(join(dir, name), true));
     const first = await gateway.request(there.has(name) ? "PUT" : "POST", "/system/secrets", { body });
     const reply = first.status === 409 ? await gateway.request("PUT", "/system/secrets", { body }) : first;
     await expect(gateway, name, [200, 201, 202], reply);
-    print(context, `secret ${name} ${there.has(name) || first.status === 409 ? "updated" : "created"}`);
+    const status = there.has(name) || first.status === 409 ? "updated" : "created";
+    done.push({ name, status });
+    if (!flags.json) print(context, `secret ${name} ${status}`);
   }
+  if (flags.json) printJson(context, done);
 }

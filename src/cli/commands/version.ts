@@ -32,7 +32,7 @@ export const define: Define = (command, context) => {
       const nap = await context.version();
       if (flags.shortVersion) return print(context, nap);
       const gateway = await openGateway(context, { timeout: 5000, ...flags }, await stackGateway(context, flags));
-      const info = await gateway.get<Info>("/system/info").catch((e) => {
+      const info = await gateway.get<Info>("/system/info", {}, "object").catch((e) => {
         if (!(e instanceof Failure) || flags.json) throw e;
         remark(context, e.message);
         return undefined;

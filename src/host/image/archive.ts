@@ -141,7 +141,7 @@ function toBadArchive(label: string, e: unknown): unknown {
 }
 
 /** The (decompressed) bytes of a file, from the front. A plain file is not read where it is skipped. */
-class ByteCursor implements Cursor {
+export class ByteCursor implements Cursor {
   readonly #file: FileHandle;
   readonly #stream: Readable | undefined;
   readonly #pieces: AsyncIterator<Buffer> | undefined;

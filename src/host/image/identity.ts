@@ -3,6 +3,7 @@ import { constants } from "node:fs";
 import { lstat, mkdir, open, readdir, readlink, rmdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { messageOf, systemCode } from "../../base/errors.ts";
+import type { ImageRecord } from "../containerd/images.ts";
 import type { Mount } from "../containerd/types.ts";
 import { run } from "../exec.ts";
 import type { Scope, Tools } from "./tools.ts";
@@ -28,6 +29,27 @@ const maxLinks = 40;
 /** root without a look into the image: /etc/passwd could not say anything else that matters. */
 const root: Identity = { uid: 0, gid: 0, additionalGids: [0], home: "/root" };
 const rootNames = new Set(["", "0", "root", "0:0", "root:root"]);
+
+const identityLabel = "napd.identity";
+/** containerd's limit for key and value of a label together. contracts/containerd.md §1.1. */
+const maxLabelBytes = 4096;
+
+/** How a record remembers an identity. One with too many groups for a label is looked up again each time. */
+export function identityLabels(identity: Identity): Record<string, string> {
+  const text = JSON.stringify(identity);
+  return Buffer.byteLength(text) + identityLabel.length > maxLabelBytes ? {} : { [identityLabel]: text };
+}
+
+/** What `identityLabels` wrote; undefined when nothing, or somebody else, did. */
+export function identityIn(record: ImageRecord): Identity | undefined {
+  try {
+    const { uid, gid, additionalGids, home } = JSON.parse(record.labels[identityLabel] ?? "");
+    const isWhole = [uid, gid].every(Number.isInteger) && Array.isArray(additionalGids);
+    return isWhole ? { uid, gid, additionalGids, ...(typeof home === "string" && { home }) } : undefined;
+  } catch {
+    return undefined; // somebody else's label, or none
+  }
+}
 
 /** The identity for an image's USER text, reading the image's files where they are needed: 11 to 18 ms. */
 export async function findIdentity(

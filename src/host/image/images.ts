@@ -1,21 +1,32 @@
 import { type Clock, systemClock } from "../../base/clock.ts";
 import { AppError } from "../../base/errors.ts";
+import { failpoint } from "../../base/failpoints.ts";
 import type { Logger } from "../../base/log.ts";
 import type { Containerd } from "../containerd/client.ts";
 import type { ImageRecord } from "../containerd/images.ts";
 import { hasBlobs, type LocalImage, readLocal, type StoredImage, unpackImage } from "./assemble.ts";
-import { findIdentity, type Identity, type LookupUser, sweepViews, viewPrefix } from "./identity.ts";
+import { type Base, baseOf, compose, emptyBase, type ImageChanges, type Layer, scratch } from "./compose.ts";
+import {
+  findIdentity,
+  type Identity,
+  identityIn,
+  identityLabels,
+  type LookupUser,
+  sweepViews,
+  viewPrefix,
+} from "./identity.ts";
 import { type ArchiveFile, type Imported, importArchive } from "./import.ts";
 import { ingestPrefix } from "./ingest.ts";
 import { type Keeper, type KeeperOptions, openKeeper } from "./keeper.ts";
 import { hostPlatform, type Platform, toDescriptor } from "./manifest.ts";
-import { type PullProgress, pull, remoteDigest } from "./pull.ts";
+import { pull, remoteDigest } from "./pull.ts";
+import { PullsUnderWay } from "./pulls.ts";
 import { parseReference, pinName, type Reference } from "./reference.ts";
 import type { RegistrySettings } from "./registries.ts";
 import { Registry } from "./registry.ts";
 import { SharedWork } from "./shared-work.ts";
 import { extractPrefix, leasePurposes, openTools, type Scope, type Tools, underLease } from "./tools.ts";
-import { digestIn, importedLabel, pinLabel } from "./unused.ts";
+import { composedLabel, digestIn, importedLabel, pinLabel } from "./unused.ts";
 
 export type PullPolicy = "Always" | "IfNotPresent" | "Never";
 
@@ -58,20 +69,23 @@ export interface ImagesOptions {
   keeper?: KeeperOptions;
 }
 
-export interface EnsureOptions {
-  /** Called often while something is transferred; must be quick. Of those who share a pull, only the first one's is. */
-  onProgress?: (progress: PullProgress) => void;
+/** What is put together to an image. */
+export interface Composition {
+  readonly name: string;
+  readonly base: string;
+  /** For the base. */
+  readonly pull: PullPolicy;
+  readonly layer: Layer;
+  readonly changes: ImageChanges;
 }
 
-const identityLabel = "napd.identity";
-/** containerd's limit for key and value of a label together. contracts/containerd.md §1.1. */
-const maxLabelBytes = 4096;
 /** Documents of images kept parsed, by digest. */
 const maxKnown = 256;
 
 /** Images of this machine: the front of this room. All methods may be called at any time and at once. */
 export class Images implements AsyncDisposable {
   readonly keeper: Keeper;
+  readonly pulls = new PullsUnderWay();
   readonly #tools: Tools;
   readonly #registry: Registry;
   readonly #platform: Platform;
@@ -109,13 +123,7 @@ export class Images implements AsyncDisposable {
    * changed, so it is never asked for again. Callers with the same image share one pull; it ends early when the last
    * of them leaves. Rejects with IMAGE_* errors, DISK_LOW, CONTAINERD, or the signal's reason.
    */
-  async ensure(
-    namespace: string,
-    reference: string,
-    policy: PullPolicy,
-    signal?: AbortSignal,
-    options: EnsureOptions = {},
-  ): Promise<ResolvedImage> {
+  async ensure(namespace: string, reference: string, policy: PullPolicy, signal?: AbortSignal): Promise<ResolvedImage> {
     const ref = parseReference(reference);
     return this.#share(`${policy} ${namespace} ${ref.canonical}`, signal, async (ending) => {
       using _ = await this.keeper.hold(namespace, ref.canonical);
@@ -126,7 +134,7 @@ export class Images implements AsyncDisposable {
       if (here) await this.#touch(namespace, record);
       if (here) return here;
       if (policy === "Never") throw new AppError("IMAGE_MISSING", [ref.canonical]);
-      return await this.#pull(namespace, ref, options.onProgress ?? (() => {}), watch.signal);
+      return await this.#pull(namespace, ref, watch.signal);
     });
   }
 
@@ -143,7 +151,8 @@ export class Images implements AsyncDisposable {
     signal: AbortSignal,
   ): Promise<ResolvedImage | undefined> {
     const { digest } = record.target;
-    if (policy === "Always" && ref.digest === undefined && (await remoteDigest(this.#registry, ref, signal)) !== digest)
+    const mayMove = ref.digest === undefined && !record.labels[composedLabel]; // no registry knows what was composed
+    if (policy === "Always" && mayMove && (await remoteDigest(this.#registry, ref, signal)) !== digest)
       return undefined;
     const local = await this.#local(namespace, ref.canonical, digest);
     if (!local) return undefined;
@@ -162,15 +171,12 @@ export class Images implements AsyncDisposable {
     await this.#tools.containerd.images.put({ name, labels, target }, { namespace });
   }
 
-  #pull(
-    namespace: string,
-    ref: Reference,
-    onProgress: (progress: PullProgress) => void,
-    signal: AbortSignal,
-  ): Promise<ResolvedImage> {
+  #pull(namespace: string, ref: Reference, signal: AbortSignal): Promise<ResolvedImage> {
     return underLease(this.#tools, namespace, "pull", ref.canonical, async (scope) => {
       const room = (bytes: number) => this.keeper.makeRoom(`image ${ref.canonical}`, { images: bytes });
-      const stored = await pull(this.#tools, scope, this.#registry, ref, this.#platform, { onProgress, room }, signal);
+      using shown = this.pulls.begin(namespace, ref.canonical);
+      const hooks = { room, onProgress: shown.report };
+      const stored = await pull(this.#tools, scope, this.#registry, ref, this.#platform, hooks, signal);
       return this.#record(scope, ref, stored, {});
     });
   }
@@ -189,7 +195,12 @@ export class Images implements AsyncDisposable {
     const resolved = await this.#pin(scope, ref, stored);
     if (pin === ref.canonical) return resolved;
     try {
-      const { [importedLabel]: _, ...before } = (await images.get(ref.canonical, { namespace }))?.labels ?? {};
+      failpoint("image.pinned");
+      const {
+        [importedLabel]: _,
+        [composedLabel]: __,
+        ...before
+      } = (await images.get(ref.canonical, { namespace }))?.labels ?? {};
       const target = toDescriptor(stored.top);
       await images.put({ name: ref.canonical, labels: { ...before, ...labels }, target }, { namespace });
     } catch (e) {
@@ -290,6 +301,32 @@ export class Images implements AsyncDisposable {
     });
   }
 
+  /**
+   * Makes an image of a base and a layer, and pins it. The base is fetched as `ensure` does. Rejects with
+   * IMAGE_BAD_LAYER, IMAGE_LAYER_MISSING and the errors of `ensure`; then the image is not here.
+   */
+  async compose(namespace: string, c: Composition, signal?: AbortSignal): Promise<ResolvedImage> {
+    const ref = parseReference(c.name);
+    if (ref.digest) throw new AppError("IMAGE_BAD_REFERENCE", [c.name, "a digest follows from the content"]);
+    const base = c.base === scratch ? undefined : parseReference(c.base);
+    const ending = AbortSignal.any([this.#closing.signal, ...(signal ? [signal] : [])]);
+    using _ = await this.keeper.hold(namespace, ref.canonical);
+    using __ = base && (await this.keeper.hold(namespace, base.canonical));
+    if (base) await this.ensure(namespace, c.base, c.pull, ending);
+    return await underLease(this.#tools, namespace, "compose", ref.canonical, async (scope) => {
+      const below = base ? await this.#base(scope, base.canonical) : emptyBase(this.#platform);
+      const stored = await compose(this.#tools, scope, below, c.layer, c.changes, this.#platform, ending);
+      return this.#record(scope, ref, stored, { [composedLabel]: "true" });
+    });
+  }
+
+  async #base(scope: Scope, ref: string): Promise<Base> {
+    const record = await this.#tools.containerd.images.get(ref, { namespace: scope.namespace });
+    const local = record && (await this.#local(scope.namespace, ref, record.target.digest));
+    if (!local) throw new AppError("IMAGE_MISSING", [ref]);
+    return baseOf(this.#tools, scope, local, ref);
+  }
+
   /** Bytes of the blobs and documents of an image that is here; undefined when it is not whole, or for other machines. */
   async sizeOf(namespace: string, name: string, digest: string): Promise<number | undefined> {
     const local = await this.#local(namespace, name, digest).catch(() => undefined);
@@ -352,20 +389,4 @@ function toResolved(ref: Reference, stored: StoredImage, identity: Identity): Re
     config: { entrypoint: Entrypoint, cmd: Cmd, env: Env, workingDir: WorkingDir, user: User },
     identity,
   };
-}
-
-/** One with too many groups for a label is looked up again each time. */
-function identityLabels(identity: Identity): Record<string, string> {
-  const text = JSON.stringify(identity);
-  return Buffer.byteLength(text) + identityLabel.length > maxLabelBytes ? {} : { [identityLabel]: text };
-}
-
-function identityIn(record: ImageRecord): Identity | undefined {
-  try {
-    const { uid, gid, additionalGids, home } = JSON.parse(record.labels[identityLabel] ?? "");
-    const isWhole = [uid, gid].every(Number.isInteger) && Array.isArray(additionalGids);
-    return isWhole ? { uid, gid, additionalGids, ...(typeof home === "string" && { home }) } : undefined;
-  } catch {
-    return undefined; // somebody else's label, or none
-  }
 }

@@ -1,9 +1,7 @@
 import { createHash } from "node:crypto";
-import { status } from "@grpc/grpc-js";
 import { z } from "zod";
 import { type AppError, isAppError, messageOf } from "../../base/errors.ts";
 import type { TarEntry } from "../../base/tar.ts";
-import { ContainerdError } from "../containerd/channel.ts";
 import { Archive, gzipMagic, zstdMagic } from "./archive.ts";
 import { type Assembly, assemble, blobsOf, followDocuments, type StoredImage } from "./assemble.ts";
 import { ingest } from "./ingest.ts";
@@ -18,7 +16,7 @@ import {
   parseManifest,
 } from "./manifest.ts";
 import { parseReference, type Reference } from "./reference.ts";
-import { isDiskFull, type Scope, type Tools } from "./tools.ts";
+import { isBadLayer, type Scope, type Tools } from "./tools.ts";
 
 export interface ArchiveFile {
   readonly path: string;
@@ -78,12 +76,6 @@ export async function* importArchive(
     tools.log.info({ image: named.ref, namespace: scope.namespace, digest: stored.top.digest, ms }, "image imported");
     for (const ref of names) yield { ref, stored };
   }
-}
-
-/** What containerd says when a layer is not what it should be: UNKNOWN and a text (contracts/containerd.md §1.4). */
-function isBadLayer(e: unknown): boolean {
-  if (isAppError(e, "IMAGE_DIGEST_MISMATCH")) return true;
-  return e instanceof ContainerdError && e.grpc === status.UNKNOWN && !isDiskFull(e);
 }
 
 /** The images to bring in, each with at least one name. */

@@ -15,7 +15,11 @@ export const mediaTypes = {
   ociConfig: "application/vnd.oci.image.config.v1+json",
   dockerConfig: "application/vnd.docker.container.image.v1+json",
   dockerLayer: "application/vnd.docker.image.rootfs.diff.tar",
+  ociLayer: "application/vnd.oci.image.layer.v1.tar",
 } as const;
+
+/** Of one image. */
+export const maxLayers = 500;
 
 /** The media types that are understood, as a registry is asked for them. */
 export const acceptManifests = [
@@ -57,7 +61,7 @@ const documentSchema = z.object({
   mediaType: z.string().max(255).optional(),
   manifests: z.array(descriptor).max(1000).optional(),
   config: descriptor.optional(),
-  layers: z.array(descriptor).max(500).optional(),
+  layers: z.array(descriptor).max(maxLayers).optional(),
 });
 
 const strings = z
@@ -76,7 +80,7 @@ const configSchema = z.object({
     .object({ User: string, Env: strings, Entrypoint: strings, Cmd: strings, WorkingDir: string })
     .nullish()
     .transform((c) => c ?? { User: "", Env: [], Entrypoint: [], Cmd: [], WorkingDir: "" }),
-  rootfs: z.object({ diff_ids: z.array(digest).max(500).default([]) }),
+  rootfs: z.object({ diff_ids: z.array(digest).max(maxLayers).default([]) }),
 });
 /** An image's own configuration: OCI image spec, config.md. */
 export type ImageConfig = z.infer<typeof configSchema>;

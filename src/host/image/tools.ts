@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { status } from "@grpc/grpc-js";
 import type { Clock } from "../../base/clock.ts";
-import { AppError, messageOf, systemCode } from "../../base/errors.ts";
+import { AppError, isAppError, messageOf, systemCode } from "../../base/errors.ts";
 import { KeyedQueue } from "../../base/keyed-queue.ts";
 import type { Logger } from "../../base/log.ts";
 import { ContainerdError } from "../containerd/channel.ts";
@@ -35,7 +35,7 @@ export interface Scope {
 }
 
 /** How the leases of this room begin; a sweep takes those that no living work holds. */
-export const leasePurposes = ["pull", "import", "image"] as const;
+export const leasePurposes = ["pull", "import", "compose", "image"] as const;
 
 /** How the snapshots that a layer is unpacked into begin; the mark of the process follows. */
 export const extractPrefix = "napd-extract-";
@@ -106,6 +106,12 @@ export function isDiskFull(e: unknown): boolean {
   if (e instanceof ContainerdError && e.grpc === status.UNKNOWN)
     return /no space left on device|disk quota exceeded/i.test(e.message);
   return systemCode(e) === "ENOSPC" || systemCode(e) === "EDQUOT";
+}
+
+/** What containerd says when a layer is not what it should be: UNKNOWN and a text (contracts/containerd.md §1.4). */
+export function isBadLayer(e: unknown): boolean {
+  if (isAppError(e, "IMAGE_DIGEST_MISMATCH")) return true;
+  return e instanceof ContainerdError && e.grpc === status.UNKNOWN && !isDiskFull(e);
 }
 
 /** As `Promise.all`, at most `limit` at once; after the first failure nothing new begins, and all that began has ended. */

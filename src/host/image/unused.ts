@@ -7,6 +7,9 @@ export const pinLabel = "napd.pin";
 /** Label of records that came by an archive: there may be no registry to fetch them from again. */
 export const importedLabel = "napd.imported";
 
+/** Label of records that were composed here: no registry knows them, but who sent their layer can send it again. */
+export const composedLabel = "napd.composed";
+
 /** An image that something needs. */
 export interface UsedImage {
   readonly namespace: string;

@@ -2,7 +2,14 @@
 import assert from "node:assert/strict";
 import { after, suite, test } from "node:test";
 import { AppError } from "../../../src/base/errors.ts";
-import type { BackendImages, ImageInfo, ImageUpload, LogLine, LogQuery } from "../../../src/functions/backend.ts";
+import type {
+  BackendImages,
+  ImageComposition,
+  ImageInfo,
+  ImageUpload,
+  LogLine,
+  LogQuery,
+} from "../../../src/functions/backend.ts";
 import type { DeployOutcome, Functions } from "../../../src/functions/functions.ts";
 import type { FunctionStatus } from "../../../src/functions/status.ts";
 import { NamespaceStore } from "../../../src/store/namespaces.ts";
@@ -70,6 +77,9 @@ class FakeImages implements BackendImages {
   async list(namespace: string): Promise<ImageInfo[]> {
     return namespace === "fn" ? [this.info] : [];
   }
+  pulls(namespace: string) {
+    return [{ namespace, name: "ghcr.io/x:1", progress: { phase: "download", doneBytes: 3, totalBytes: 9 } as const }];
+  }
   async remove(namespace: string, name: string): Promise<void> {
     this.calls.push(["remove", namespace, name]);
     if (name === "web:1") throw new AppError("IMAGE_IN_USE", [name, "function web"]);
@@ -82,6 +92,13 @@ class FakeImages implements BackendImages {
     this.calls.push(["import", namespace, size, name, text]);
     if (text === "nonsense") throw new AppError("IMAGE_BAD_ARCHIVE", ["the uploaded archive", "it is none"]);
     return [this.info];
+  }
+  async compose(namespace: string, { body, ...composition }: ImageComposition): Promise<ImageInfo> {
+    let text: string | undefined;
+    for await (const piece of body ?? []) text = `${text ?? ""}${piece}`;
+    this.calls.push(["compose", namespace, { ...composition, text }]);
+    if (text === undefined) throw new AppError("IMAGE_LAYER_MISSING", [composition.layer!, namespace]);
+    return this.info;
   }
   async prune(namespaces: readonly string[]) {
     return namespaces.map((namespace) => ({ name: "old:1", namespace, digest: "sha256:1", size: 1 }));
@@ -135,12 +152,14 @@ const routes: { method: string; path: string; body?: unknown; status: number; js
   { method: "GET", path: "/system/images", status: 200 },
   { method: "POST", path: "/system/images", body: "archive", status: 201, json: true },
   { method: "DELETE", path: "/system/images", body: { name: "old:1" }, status: 202 },
+  { method: "GET", path: "/system/images/pulls", status: 200 },
   { method: "POST", path: "/system/images/prune", status: 200, json: true },
   { method: "GET", path: "/system/queue", status: 200 },
   { method: "GET", path: "/system/queue/call-1", status: 200 },
   { method: "DELETE", path: "/system/queue/call-1", status: 202 },
   { method: "POST", path: "/system/queue/call-1/retry", status: 202 },
   { method: "GET", path: "/system/queue/call-1/result", status: 202, json: true },
+  { method: "GET", path: "/system/queue-stats", status: 200 },
   { method: "GET", path: "/system/cron", status: 200 },
   { method: "POST", path: "/system/cron/tick/run", status: 202, json: true },
   { method: "GET", path: "/system/info", status: 200 },
@@ -814,6 +833,10 @@ suite("images", () => {
     const [image] = JSON.parse((await api.ask("GET", "/system/images")).text);
     const time = "2001-09-09T01:46:40.000Z";
     assert.deepEqual(image, { ...api.images.info, createdAt: time, usedAt: time });
+    const pulls = JSON.parse((await api.ask("GET", "/system/images/pulls?namespace=team")).text);
+    assert.deepEqual(pulls, [
+      { namespace: "team", name: "ghcr.io/x:1", phase: "download", doneBytes: 3, totalBytes: 9 },
+    ]);
     assert.equal((await api.ask("GET", "/system/images?namespace=team")).text, "[]");
     assert.equal((await api.ask("GET", "/system/images?namespace=other")).status, 400);
   });
@@ -827,7 +850,38 @@ suite("images", () => {
     assert.deepEqual(api.images.calls, [["import", "team", 900_000, "web:1", body]]);
   });
 
+  test("a layer reaches the composition with what the query says; without a body it is asked for by its digest", async () => {
+    await using api = await open();
+    const layer = `sha256:${"a".repeat(64)}`;
+    const changes = { env: { A: "1", __proto__x: "" }, cmd: ["./serve", "ä b"], workingDir: "/app", user: "1:2" };
+    const query = new URLSearchParams({ name: "web:1", base: "base:2", layer, pull: "Always", namespace: "team" });
+    const path = `/system/images?${query}&config=${encodeURIComponent(JSON.stringify(changes))}`;
+    const missing = await api.ask("POST", path);
+    assert.deepEqual([missing.status, /a{64} is not in namespace team; send it/.test(missing.text)], [404, true]);
+    const made = await api.ask("POST", path, { body: "layer" });
+    assert.deepEqual([made.status, JSON.parse(made.text)[0].name], [201, "docker.io/library/web:1"]);
+    const asked = { name: "web:1", base: "base:2", pull: "Always", layer, changes };
+    assert.deepEqual(api.images.calls, [
+      ["compose", "team", { ...asked, size: 0, text: undefined }],
+      ["compose", "team", { ...asked, size: 5, text: "layer" }],
+    ]);
+  });
+
+  const composed = (config: string) => `/system/images?name=web:1&base=b&config=${encodeURIComponent(config)}`;
   const refusals: [what: string, method: string, path: string, body: string, status: number, text: RegExp][] = [
+    ["a composition without a name", "POST", "/system/images?base=b", "layer", 400, /parameter name is missing/],
+    ["a composition of nothing", "POST", "/system/images?base=b&name=web:1", "", 400, /no body; send the layer/],
+    ["an odd policy", "POST", "/system/images?base=b&name=web:1&pull=x", "layer", 400, /pull must be one of Always/],
+    ["no digest", "POST", "/system/images?base=b&name=web:1&layer=md5:0", "layer", 400, /layer must be sha256/],
+    ["a config that is no JSON", "POST", composed("{"), "layer", 400, /config: /],
+    ["a config of another kind", "POST", composed("[]"), "layer", 400, /config: it: .*object/],
+    ["a misspelt config", "POST", composed('{"Cmd":[]}'), "layer", 400, /config: it: .*Cmd/],
+    ["a command that is no list", "POST", composed('{"cmd":"x"}'), "layer", 400, /config: cmd: /],
+    ["a NUL in a command", "POST", composed('{"cmd":["\\u0000"]}'), "layer", 400, /config: cmd.0: .*NUL/],
+    ["a variable with =", "POST", composed('{"env":{"a=":"b"}}'), "layer", 400, /config: env: names/],
+    ["a number for a variable", "POST", composed('{"env":{"a":1}}'), "layer", 400, /config: env.a: .*string/],
+    ["a relative folder", "POST", composed('{"workingDir":"app"}'), "layer", 400, /config: workingDir: /],
+    ["a user with a blank", "POST", composed('{"user":"a b"}'), "layer", 400, /config: user: must be/],
     ["no archive at all", "POST", "/system/images", "", 400, /no body/],
     ["an archive that is none", "POST", "/system/images", "nonsense", 400, /not an image archive/],
     ["one that is too large, before it is read", "POST", "/system/images", "x".repeat(9e6), 413, /images\.max_upload/],

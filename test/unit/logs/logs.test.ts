@@ -8,7 +8,7 @@ import type { LogLine, LogQuery, ReplicaIdentity } from "../../../src/functions/
 import { HolePuncher } from "../../../src/host/punch.ts";
 import { Logs, type LogsOptions } from "../../../src/logs/logs.ts";
 import { until } from "../../fakes/platform.ts";
-import { tmpDir } from "../../support/tmp.ts";
+import { type TmpDir, tmpDir } from "../../support/tmp.ts";
 
 const fn = { name: "web", namespace: "fn" };
 const replica = (generation = 1, number = 0): ReplicaIdentity => ({ ...fn, generation, number });
@@ -16,12 +16,14 @@ const all = { ...fn, instance: undefined, since: 0, tail: undefined, follow: fal
 
 class Bench implements AsyncDisposable {
   readonly dir: string;
+  readonly #tmp: TmpDir;
   logs!: Logs;
   readonly puncher = new HolePuncher();
   punch: LogsOptions["punch"] = (file, length) => this.puncher.punch(file, length);
 
-  constructor(dir: string) {
-    this.dir = dir;
+  constructor(tmp: TmpDir) {
+    this.#tmp = tmp;
+    this.dir = `${tmp.path}/logs`;
   }
 
   async open(more: Partial<LogsOptions> = {}): Promise<void> {
@@ -64,12 +66,12 @@ class Bench implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.logs[Symbol.asyncDispose]();
     this.puncher[Symbol.dispose]();
-    await rm(this.dir, { recursive: true, force: true });
+    await this.#tmp[Symbol.asyncDispose]();
   }
 }
 
 async function openBench(more: Partial<LogsOptions> = {}): Promise<Bench> {
-  const bench = new Bench(`${(await tmpDir()).path}/logs`);
+  const bench = new Bench(await tmpDir());
   await bench.open(more);
   return bench;
 }

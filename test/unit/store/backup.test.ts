@@ -186,7 +186,7 @@ suite("a restore", () => {
       Buffer.concat([
         ...files.flatMap(([name, content]) => {
           const body = Buffer.from(content);
-          return [tarHeader(name, body.length, 0o600, 0), body, tarPadding(body.length)];
+          return [tarHeader({ name, size: body.length, mode: 0o600, mtime: 0 }), body, tarPadding(body.length)];
         }),
         tarEnd,
       ]),

@@ -1,0 +1,54 @@
+import { stripVTControlCharacters } from "node:util";
+import type { Context } from "./context.ts";
+import { forOutput } from "./output.ts";
+import { cut, pad, widthOf } from "./width.ts";
+
+export interface StatusLines {
+  /** What a thing is doing. */
+  set(name: string, text: string): void;
+  /** What became of it. */
+  end(name: string, text: string): void;
+}
+
+/**
+ * One line for each of several things that happen at once. On a terminal the lines stay where they are, change, and
+ * tell the seconds; elsewhere, where they do not fit, and where others write in between (`mayLive` is false), a thing
+ * gets a line when it ends.
+ */
+export function statusLines({ stderr }: Context, names: readonly string[], mayLive = true): StatusLines {
+  const width = Math.max(...names.map(widthOf));
+  const columns = stderr.columns ?? 80;
+  const isLive = mayLive && stderr.isTTY && columns > width + 10 && names.length < (stderr.rows ?? 24);
+  const texts = new Map(names.map((name) => [name, ""]));
+  const underWay = new Set(names);
+  const began = performance.now();
+  let drawn = false;
+
+  function draw(): void {
+    const seconds = Math.floor((performance.now() - began) / 1000);
+    const lines = names.map((name) => {
+      const isOver = !underWay.has(name);
+      const text = texts.get(name)!.split("\n")[0]! + (isOver || seconds === 0 ? "" : ` (${seconds} s)`);
+      const plain = stripVTControlCharacters(text);
+      const room = columns - width - 3;
+      return `\x1b[2K${pad(name, width)}  ${widthOf(plain) > room ? cut(plain, room) : text}\n`;
+    });
+    stderr.write((drawn ? `\x1b[${names.length}A` : "") + lines.join(""));
+    drawn = true;
+  }
+  const clock = isLive ? setInterval(draw, 1000).unref() : undefined;
+
+  return {
+    set(name, text) {
+      texts.set(name, text);
+      if (isLive) draw();
+    },
+    end(name, text) {
+      texts.set(name, text);
+      underWay.delete(name);
+      if (underWay.size === 0) clearInterval(clock);
+      if (isLive) draw();
+      else stderr.write(`${pad(name, width)}  ${forOutput(stderr, text)}\n`);
+    },
+  };
+}

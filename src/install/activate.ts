@@ -1,0 +1,170 @@
+import { readFile, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { AppError, messageOf } from "../base/errors.ts";
+import type { Machine } from "./machine.ts";
+import { linkedRelease, pointTo, type Release, switchTo } from "./releases.ts";
+import {
+  journal,
+  putUnits,
+  service,
+  serviceState,
+  socket,
+  socketAddress,
+  systemctl,
+  type Units,
+  unitsIn,
+} from "./systemd.ts";
+
+/** What ran before, to go back to: a release of ours, or units that somebody else wrote, as an older layout had them. */
+interface Before {
+  readonly release: Release | undefined;
+  readonly units: Units;
+  /** The one before that. */
+  readonly older: Release | undefined;
+}
+
+/**
+ * Makes a release the one that runs: link, units, restart, and a look whether it answers within `waitMs`. Functions run
+ * on. Running twice, or over an earlier run that was cut off, comes to the same. When the release does not get healthy,
+ * what ran before runs again. Fails with INSTALL.
+ */
+export async function activate(machine: Machine, release: Release, waitMs: number): Promise<void> {
+  const { places } = machine;
+  const [current, previous] = [await linkedRelease(places.current), await linkedRelease(places.previous)];
+  const units = await unitsIn(places.units);
+  const isNew = current?.folder !== release.folder;
+  // a run that was cut off has moved the links already
+  const before = isNew ? { release: current, units, older: previous } : { release: previous, units, older: undefined };
+  await switchTo(places, release);
+  try {
+    await runUnits(machine, release, waitMs);
+  } catch (e) {
+    throw await goBack(machine, before, messageOf(e), waitMs);
+  }
+}
+
+/** Resolves with what is to be told. */
+async function goBack(machine: Machine, before: Before, why: string, waitMs: number): Promise<AppError> {
+  const { places } = machine;
+  const lines = await journal(machine);
+  const { release, units, older } = before;
+  if (!release && units.size === 0)
+    return new AppError("INSTALL", [why, "mend it and run this again; napd doctor may help", lines]);
+  machine.say("going back to what ran before");
+  try {
+    if (release) {
+      await pointTo(places.current, release);
+      if (older) await pointTo(places.previous, older);
+      else await rm(places.previous, { force: true });
+      await runUnits(machine, release, waitMs);
+    } else {
+      await putUnits(machine, units);
+      await systemctl(machine, "restart", service);
+    }
+  } catch (e) {
+    return new AppError("INSTALL", [
+      `${why}, and what ran before does not come back: ${messageOf(e)}`,
+      "see the journal",
+      lines,
+    ]);
+  }
+  return new AppError("INSTALL", [why, `${release ? `napd ${release.version}` : "what ran before"} runs again`, lines]);
+}
+
+/** Restarts what has to be: nothing, when the release runs already by these units. */
+async function runUnits(machine: Machine, release: Release, waitMs: number): Promise<void> {
+  const units = await unitsIn(join(release.folder, "systemd"));
+  const { changed, added } = await putUnits(machine, units);
+  await systemctl(machine, "enable", service);
+  const { program } = await serviceState(machine);
+  if (changed.length === 0 && program === programOf(release)) {
+    await healthy(machine, release, waitMs);
+    machine.say(`napd ${release.version} runs already`);
+    return;
+  }
+  if (program === undefined) await needNoOther(machine);
+  machine.say(program === undefined ? `starting napd ${release.version}` : "restarting napd; functions run on");
+  await systemctl(machine, "reset-failed", service).catch(() => {});
+  await openSocket(machine, units, changed, added);
+  const failed = await systemctl(machine, "restart", service).then(
+    () => undefined,
+    (e) => e, // it is started again by itself, and may have had to wait for something
+  );
+  await healthy(machine, release, waitMs).catch((e) => {
+    throw failed ?? e;
+  });
+}
+
+/**
+ * The socket keeps callers waiting while napd is restarted, in place of setting `gateway.listen`; so it is used where
+ * both mean the same. Afterwards it is the administrator's to enable or disable.
+ */
+async function openSocket(
+  machine: Machine,
+  units: Units,
+  changed: readonly string[],
+  added: readonly string[],
+): Promise<void> {
+  const { host, port } = machine.config.gateway.listen;
+  const isSame = units.get(socket)?.includes(`\nListenStream=${host}:${port}\n`);
+  if (added.includes(socket) && isSame) await systemctl(machine, "enable", socket);
+  if (!(await isTrue(machine, "is-enabled", socket))) return;
+  if (!changed.includes(socket) && (await isTrue(machine, "is-active", socket))) return;
+  await systemctl(machine, "stop", service); // systemd opens no socket for a service that runs
+  await systemctl(machine, "restart", socket);
+}
+
+async function isTrue(machine: Machine, question: "is-active" | "is-enabled", unit: string): Promise<boolean> {
+  return systemctl(machine, question, unit).then(
+    () => true,
+    () => false,
+  );
+}
+
+function programOf({ folder }: Release): string {
+  return join(folder, "runtime/node");
+}
+
+/** A napd that somebody started in another way holds what this one is to work on. */
+async function needNoOther({ config }: Machine): Promise<void> {
+  const locks = await readFile("/proc/net/unix", "utf8");
+  if (locks.split("\n").some((line) => line.endsWith(` @napd:${config.paths.run}`)))
+    throw new AppError("INSTALL", [
+      `another napd runs with paths.run ${config.paths.run}, which systemd knows nothing of`,
+      "stop it, then run this again; its functions run on",
+    ]);
+}
+
+/** Crashes in a row after which nobody waits any longer. */
+const hopeless = 5;
+
+/** Waits until the service runs this release and its gateway answers. */
+async function healthy(machine: Machine, release: Release, waitMs: number): Promise<void> {
+  const end = performance.now() + waitMs;
+  for (;;) {
+    const { active, program, restarts } = await serviceState(machine);
+    if (program === programOf(release) && (await answers(machine))) return;
+    if (active === "failed" || restarts >= hopeless) throw notHealthy(release, "it ends again and again");
+    if (performance.now() > end) throw notHealthy(release, `it does not answer within ${waitMs / 1000} s`);
+    await delay(200);
+  }
+}
+
+function notHealthy({ version }: Release, why: string): AppError {
+  return new AppError("INSTALL", [`napd ${version} is not healthy`, why]);
+}
+
+/** Of the gateway on this machine: where systemd holds the socket, that one's. */
+export async function gatewayUrl(machine: Machine): Promise<string> {
+  const { host, port } = (await socketAddress(machine)) ?? machine.config.gateway.listen;
+  const reached = { "0.0.0.0": "127.0.0.1", "::": "[::1]" }[host] ?? (host.includes(":") ? `[${host}]` : host);
+  return `http://${reached}:${port}`;
+}
+
+async function answers(machine: Machine): Promise<boolean> {
+  return fetch(`${await gatewayUrl(machine)}/healthz`, { signal: AbortSignal.timeout(10_000) }).then(
+    ({ status }) => status === 200,
+    () => false,
+  );
+}
