@@ -294,6 +294,16 @@ const catalogue = {
   STORE: { status: 500, say: (file: string, why: string) => `the state database ${file} cannot be used: ${why}` },
   QUEUE_STORE: { status: 500, say: (file: string, why: string) => `the queue in ${file} cannot be used: ${why}` },
   BACKUP: { status: 500, say: (file: string, why: string) => `the backup ${file} could not be written: ${why}` },
+  QUEUE_SERVER: {
+    status: 503,
+    say: (server: string, why: string) =>
+      `the NATS server ${server} that keeps the queue cannot be used: ${why}; start it, or correct setting queue.url, and try again`,
+  },
+  QUEUE_SERVER_FULL: {
+    status: 507,
+    say: (server: string, why: string) =>
+      `the NATS server ${server} has no room for the queue: ${why}; give its JetStream store more, or take something away`,
+  },
   RESTORE: { status: 500, say: (file: string, why: string) => `${file} was not restored, nothing has changed: ${why}` },
   LISTEN: {
     status: 500,

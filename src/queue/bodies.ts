@@ -14,8 +14,17 @@ const lookEveryMs = 1000;
 
 export const emptyBody: StoredBody = { bytes: 0, data: new Uint8Array(0), file: null };
 
+/** The bodies of messages, wherever their store has them. */
+export interface MessageBodies {
+  /** Reads a body to its end and keeps it. Null when there are more than `maxBytes`. */
+  keep(source: Readable, maxBytes: number): Promise<StoredBody | null>;
+  read(body: StoredBody): Readable;
+  /** Of a message that was not stored; the store removes those of messages that it had. */
+  drop(body: StoredBody): Promise<void>;
+}
+
 /** The bodies of messages, in a directory of their own when they are large. */
-export class Bodies {
+export class Bodies implements MessageBodies {
   readonly #dir: string;
   readonly #reserve: number;
   /** Bytes that were free when somebody looked last, without what came since. */
@@ -80,7 +89,6 @@ export class Bodies {
     return file === null ? Readable.from([data!], { objectMode: false }) : createReadStream(join(this.#dir, file));
   }
 
-  /** Of a message that was not stored; the store removes those of messages that it had. */
   async drop({ file }: StoredBody): Promise<void> {
     if (file !== null) await rm(join(this.#dir, file), { force: true });
   }

@@ -1,7 +1,7 @@
 import type { IncomingMessage } from "node:http";
 import { AppError, messageOf } from "../base/errors.ts";
 import type { Deliver } from "../invoke/internal.ts";
-import type { Bodies } from "./bodies.ts";
+import type { MessageBodies } from "./bodies.ts";
 import type { Result, RetryPolicy } from "./retry.ts";
 import type { Message, StoredBody } from "./store.ts";
 
@@ -24,7 +24,7 @@ export interface CallResult extends Result {
  * works as long as somebody reads. `keepBytes`: up to how many its body is kept, null for not at all. Never fails.
  */
 export async function makeCall(
-  { deliver, bodies }: { readonly deliver: Deliver; readonly bodies: Bodies },
+  { deliver, bodies }: { readonly deliver: Deliver; readonly bodies: MessageBodies },
   message: Message,
   policy: Pick<RetryPolicy, "attempts">,
   keepBytes: number | null,

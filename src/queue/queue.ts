@@ -4,7 +4,7 @@ import type { Logger } from "../base/log.ts";
 import type { Deliver } from "../invoke/internal.ts";
 import type { Invoke } from "../invoke/invoke.ts";
 import { openAccept } from "./accept.ts";
-import type { Bodies } from "./bodies.ts";
+import type { MessageBodies } from "./bodies.ts";
 import { openDelivery } from "./delivery.ts";
 import { Dispatcher } from "./dispatcher.ts";
 import type { Guard } from "./guard.ts";
@@ -26,7 +26,7 @@ export interface FunctionLimits extends RetryPolicy {
 
 export interface QueueOptions {
   readonly store: QueueStore;
-  readonly bodies: Bodies;
+  readonly bodies: MessageBodies;
   readonly results: Results;
   readonly guard: Guard;
   readonly deliver: Deliver;

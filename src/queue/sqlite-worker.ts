@@ -11,7 +11,7 @@ import type { Depth, Lane, Message, MessageFilter, MessageInfo, NewMessage, Outc
 /** What is asked for, in one turn of the event loop. */
 export interface Request {
   readonly id: number;
-  readonly method: Exclude<keyof QueueStore, symbol>;
+  readonly method: Exclude<keyof QueueStore, symbol | "isShared" | "watch">;
   readonly args: readonly unknown[];
 }
 

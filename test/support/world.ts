@@ -60,9 +60,11 @@ export interface WorldOptions {
   diskMib?: number;
   /** Path of an installed napd to run instead of the sources. */
   program?: string;
+  /** Of the functions; without it one of its own. */
+  namespace?: string;
 }
 
-export async function openWorld({ diskMib, program }: WorldOptions = {}): Promise<World> {
+export async function openWorld({ diskMib, program, namespace }: WorldOptions = {}): Promise<World> {
   await using up = new AsyncDisposableStack();
   const { path: dir } = up.use(await tmpDir());
   const id = `nt${randomInt(0x10000, 0xfffff).toString(16)}`;
@@ -86,7 +88,7 @@ export async function openWorld({ diskMib, program }: WorldOptions = {}): Promis
     "paths.logs": paths.logs,
     "network.bridge": id,
     "network.subnet": subnet,
-    "functions.namespace": `fn-${id}`,
+    "functions.namespace": namespace ?? `fn-${id}`,
     "functions.grace": "2s",
   };
   const flags = (more: Record<string, string> = {}) =>
