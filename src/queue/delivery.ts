@@ -2,7 +2,7 @@ import type { Clock } from "../base/clock.ts";
 import type { Logger } from "../base/log.ts";
 import type { Deliver } from "../invoke/internal.ts";
 import { emptyBody, type MessageBodies } from "./bodies.ts";
-import { type Answer, makeCall, retryHeaders, without } from "./call.ts";
+import { type Answer, makeCall, notMade, retryHeaders, without } from "./call.ts";
 import { attemptCallback } from "./callbacks.ts";
 import type { Guard } from "./guard.ts";
 import type { Results } from "./results.ts";
@@ -30,6 +30,7 @@ export interface DeliveryOptions {
  * most likely is what ends napd.
  */
 const maxCutShort = 10;
+const deadly = "napd ended before it did, again and again";
 
 /** Makes an attempt at a message of either lane. */
 export function openDelivery(options: DeliveryOptions): (message: Message, signal: AbortSignal) => Promise<Outcome> {
@@ -41,14 +42,11 @@ async function attemptCall(options: DeliveryOptions, message: Message, signal: A
   const { bodies, results, clock, log, maxBodyBytes, maxResultBytes } = options;
   const { callId, fn, attempts, callback } = message;
   const policy = options.policy(fn);
-  if (attempts > policy.attempts + maxCutShort) {
-    log.warn({ callId, fn, attempts }, "an asynchronous call was given up: napd has ended under it again and again");
-    return { to: "dead", error: "napd ended before it did, again and again" };
-  }
   const keeps = policy.keepResultsMs > 0;
   const keepBytes = callback !== null ? maxBodyBytes : keeps ? maxResultBytes : null;
   const begin = clock.monotonic();
-  const result = await makeCall(options, message, policy, keepBytes, signal);
+  const isDeadly = attempts > policy.attempts + maxCutShort;
+  const result = isDeadly ? notMade(deadly) : await makeCall(options, message, policy, keepBytes, signal);
   const seconds = (clock.monotonic() - begin) / 1000;
   const { status, answer, error } = result;
   const body = answer?.body ?? null;
@@ -58,7 +56,8 @@ async function attemptCall(options: DeliveryOptions, message: Message, signal: A
   if (signal.aborted) return { to: "done" };
   const what = { status, ...(error !== undefined && { error }) };
   if (typeof decision === "object") return { to: "queued", due: clock.now() + decision.waitMs, ...what };
-  if (decision === "dead") log.warn({ callId, fn, attempts, status }, "an asynchronous call was given up");
+  if (decision === "dead")
+    log.warn({ callId, fn, attempts, status, ...(error && { err: error }) }, "an asynchronous call was given up");
   const headersFor = (heard: Answer | null) => resultHeaders(options, message, policy, status, heard, seconds);
   if (keeps) {
     const isWhole = answer === null || (body !== null && body.bytes <= maxResultBytes);

@@ -47,7 +47,8 @@ const migrations = [
    CREATE INDEX messages_dead ON messages (seq) WHERE state = 'dead'`,
   // with created: whoever counts reads the index alone, not the bodies
   `DROP INDEX messages_work;
-   CREATE INDEX messages_work ON messages (lane, fn, state, due, seq, created)`,
+   CREATE INDEX messages_work ON messages (lane, fn, state, due, seq, created);
+   CREATE INDEX messages_file ON messages (file) WHERE file IS NOT NULL`,
 ];
 
 /** Free pages, 4 KiB each, that the file keeps for what comes; more are given back while nothing is asked. */
@@ -85,17 +86,11 @@ function open(): DatabaseSync {
     throw new Error(`it was written by a newer napd (schema ${version}, this one knows ${migrations.length})`);
   for (let next = version; next < migrations.length; next++)
     opened.exec(`BEGIN IMMEDIATE; ${migrations[next]}; PRAGMA user_version = ${next + 1}; COMMIT`);
-  opened.exec("UPDATE messages SET state = 'queued' WHERE state = 'running'");
-  const isUsed = opened.prepare("SELECT 1 FROM messages WHERE file = ?");
-  const known = new Set(
-    opened
-      .prepare("SELECT file FROM messages WHERE file IS NOT NULL")
-      .all()
-      .map((row) => row.file),
-  );
+  const running = "SELECT seq FROM messages INDEXED BY messages_work WHERE state = 'running'";
+  opened.exec(`UPDATE messages SET state = 'queued' WHERE seq IN (${running})`);
+  const isKnown = opened.prepare("SELECT 1 FROM messages WHERE file = ?");
   // of uploads that nobody was answered for, and of messages that had just gone
-  for (const name of readdirSync(bodiesDir))
-    if (!known.has(name) && !isUsed.get(name)) rmSync(join(bodiesDir, name), { force: true });
+  for (const name of readdirSync(bodiesDir)) if (!isKnown.get(name)) rmSync(join(bodiesDir, name), { force: true });
   return opened;
 }
 
