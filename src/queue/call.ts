@@ -48,13 +48,8 @@ export async function makeCall(
     if (body === null) for await (const _ of res);
     const answer = { headers, body: keepBytes === null ? null : body };
     if (!isInternal) return { ...heard, answer };
-    return {
-      ...heard,
-      answer,
-      error: Buffer.from(body?.data ?? [])
-        .toString()
-        .trim(),
-    };
+    const sentence = body?.data ? Buffer.from(body.data).toString().trim() : "";
+    return { ...heard, answer, error: sentence };
   } catch (e) {
     // it could not be kept: the function has done its work, and would only do it again
     if (e instanceof AppError) return { ...heard, answer: { headers, body: null }, error: e.message };
