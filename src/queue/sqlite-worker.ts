@@ -62,6 +62,8 @@ const port = parentPort!;
 let waiting: Request[] = [];
 /** Body files whose messages go with the transaction under way. */
 let leaving: string[] = [];
+/** False for a database of before there was this. */
+const canGiveBack = db.prepare("PRAGMA auto_vacuum").get()!.auto_vacuum === 2;
 let isGivingBack = false;
 
 port.on("message", (requests: Request[] | null) => {
@@ -117,7 +119,7 @@ function run(): void {
 
 /** A queue that was long does not keep the disk when it is short again. */
 function giveBack(): void {
-  if (waiting.length > 0 || !db.isOpen) return;
+  if (waiting.length > 0 || !db.isOpen || !canGiveBack) return;
   try {
     const [row] = all("PRAGMA freelist_count");
     if (Number(row!.freelist_count) > keptPages) {

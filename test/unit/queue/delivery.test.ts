@@ -180,7 +180,8 @@ suite("asynchronous calls that are delivered", () => {
   });
 
   test("an attempt that our own disk has failed is made again", async () => {
-    const bodies = new Bodies("/nonexistent");
+    await using dir = await tmpDir();
+    const bodies = new Bodies(dir.path);
     bodies.drop = () => Promise.reject(new Error("input/output error"));
     const attempt = openDelivery({
       ...{ bodies, results: {} as Results, guard: new Guard([], []), maxBodyBytes: 9, maxResultBytes: 9 },
