@@ -89,7 +89,7 @@ export class Queue {
         if (lane === "callback") return callbackConcurrency;
         return store.isShared && !options.limits(fn) ? 0 : limits(fn).concurrency;
       },
-      discarded: ({ next }) => void (next && options.bodies.drop(next.body)),
+      discarded: ({ next }) => void (next && options.bodies.drop(next.body).catch(() => {})), // the sweep finds it
       left: ({ lane, fn }, { to, next }) => {
         this.#places.free(fn);
         if (next) this.#places.add(next.fn);
