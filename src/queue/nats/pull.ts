@@ -1,4 +1,4 @@
-import { AckPolicy, type ConsumerConfig, DeliverPolicy } from "@nats-io/jetstream";
+import { AckPolicy, DeliverPolicy } from "@nats-io/jetstream";
 import { createInbox, type Msg, type NatsConnection, nanos } from "@nats-io/transport-node";
 import type { Nats } from "./connection.ts";
 import type { Layout, StreamName } from "./layout.ts";
@@ -53,14 +53,34 @@ export async function pull(
 
 /** The messages of a stream whose keys fit, oldest first, `limit` at most, without their payloads. */
 export async function scan(
-  { nc, jsm }: Nats,
+  nats: Nats,
   layout: Layout,
   name: StreamName,
   filter: string,
   limit: number,
 ): Promise<Msg[]> {
   const stream = layout.stream(name);
-  const config: Partial<ConsumerConfig> = {
+  await using reader = await openReader(nats, layout, name, filter);
+  const found: Msg[] = [];
+  const wanted = Math.min(limit, reader.count);
+  while (found.length < wanted) {
+    const page = await pull(nats.nc, stream, reader.name, Math.min(pageSize, wanted - found.length));
+    if (!page || page.length === 0) break;
+    found.push(...page);
+  }
+  return found;
+}
+
+/** How many messages of a stream have keys that fit. */
+export async function count(nats: Nats, layout: Layout, name: StreamName, filter: string): Promise<number> {
+  await using reader = await openReader(nats, layout, name, filter);
+  return reader.count;
+}
+
+/** A consumer that only looks; the server removes it when nobody disposes of it. */
+async function openReader({ jsm }: Nats, layout: Layout, name: StreamName, filter: string) {
+  const stream = layout.stream(name);
+  const { name: consumer, num_pending } = await jsm.consumers.add(stream, {
     filter_subject: layout.subject(name, filter),
     ack_policy: AckPolicy.None,
     deliver_policy: DeliverPolicy.All,
@@ -68,15 +88,12 @@ export async function scan(
     mem_storage: true,
     num_replicas: 1,
     inactive_threshold: nanos(lateMs),
+  });
+  return {
+    name: consumer,
+    count: num_pending,
+    async [Symbol.asyncDispose]() {
+      void jsm.consumers.delete(stream, consumer).catch(() => {});
+    },
   };
-  const consumer = await jsm.consumers.add(stream, config);
-  const found: Msg[] = [];
-  const wanted = Math.min(limit, consumer.num_pending);
-  while (found.length < wanted) {
-    const page = await pull(nc, stream, consumer.name, Math.min(pageSize, wanted - found.length));
-    if (!page || page.length === 0) break;
-    found.push(...page);
-  }
-  void jsm.consumers.delete(stream, consumer.name).catch(() => {}); // else it ends by itself
-  return found;
 }
