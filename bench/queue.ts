@@ -1,5 +1,7 @@
 import { open } from "node:fs/promises";
 import { Agent, request } from "node:http";
+import { openNats } from "../test/support/nats.ts";
+import { tmpDir } from "../test/support/tmp.ts";
 import { eventually, openWorld, type World } from "../test/support/world.ts";
 import { upstreamImage } from "./images.ts";
 import type { Bench, Measurement } from "./measure.ts";
@@ -11,8 +13,8 @@ const syncs = 500;
 const body = Buffer.alloc(1000, "x");
 
 /**
- * How fast asynchronous calls are accepted, each on disk before its 202, beside a plain loop of write and fsync on the
- * same disk; and napd's resident memory with none, a tenth and all of them queued, and when all were made. They wait
+ * How fast asynchronous calls are accepted, each on disk before its 202, beside those that a NATS server keeps and a plain
+ * loop of write and fsync on the same disk; and napd's resident memory with none, a tenth and all of them queued, and when all were made. They wait
  * behind one that does not end.
  */
 export const queue: Bench = async () => {
@@ -24,6 +26,7 @@ export const queue: Bench = async () => {
   await world.import(await upstreamImage(world.dir, "docker.io/library/upstream:1"));
   await deploy(world, "POST", 1);
   const { pid } = world.napd();
+  const overNats = Math.round(await natsRate());
   const megabytes = async () => +((await memoryOf(pid)).Rss! / 1024).toFixed(1);
   const loop = Math.round(await fsyncRate(`${world.dir}/plain`));
   using load = startCallers(world.port);
@@ -47,7 +50,7 @@ export const queue: Bench = async () => {
     ...{ name, unit, value: Math.round(value), peers },
   });
   return [
-    one("calls accepted", "/s", ((calls * 0.9) / took) * 1000, { "write and fsync": loop }),
+    one("calls accepted", "/s", ((calls * 0.9) / took) * 1000, { "kept by NATS": overNats, "write and fsync": loop }),
     one("calls made, while nothing comes in", "/s", (calls / made) * 1000),
     one("resident memory with nothing queued", "MB", atRest),
     one(`with ${calls / 10} queued`, "MB", tenth),
@@ -55,6 +58,20 @@ export const queue: Bench = async () => {
     one("when all were made", "MB", await megabytes()),
   ];
 };
+
+/** Calls a second that are accepted when a NATS server on this machine keeps them, which does not sync each. */
+async function natsRate(): Promise<number> {
+  await using dir = await tmpDir();
+  await using server = await openNats(dir.path);
+  await using world = await openWorld();
+  await world.start({ "images.pull_policy": "Never", "queue.url": server.url });
+  await world.import(await upstreamImage(world.dir, "docker.io/library/upstream:1"));
+  await deploy(world, "POST", 1);
+  using load = startCallers(world.port);
+  await load.send("/async-function/upstream/slow", 1);
+  const some = Math.min(calls, 10_000);
+  return (some / (await load.send("/async-function/upstream", some))) * 1000;
+}
 
 async function deploy(world: World, method: "POST" | "PUT", concurrency: number): Promise<void> {
   const annotations = { "napd.async-concurrency": String(concurrency), "napd.timeout": "1h" };

@@ -145,7 +145,10 @@ suite("asynchronous calls on a NATS server", () => {
       30_000,
     );
     await isEmpty(one);
-    assert.deepEqual(told.map((t) => t.id).sort(), ["large", ...ids.slice(0, 7)]);
+    // twice what had ended when the machine was killed, and was not written down yet
+    const toldOf = told.map((t) => t.id);
+    assert.deepEqual([...new Set(toldOf)].sort(), ["large", ...ids.slice(0, 7)]);
+    console.log(`a machine was killed with 4 calls under way, ${toldOf.length - 8} were told twice`);
     // what came meanwhile waits for nobody in particular
     await one.napd().stop(60_000);
     await other.start(settings);

@@ -26,7 +26,7 @@ export interface NatsQueueOptions {
 }
 
 /** Ms that the start waits for the server. */
-const firstMs = 2000;
+const firstMs = 1000;
 
 /** The queue on a NATS server. It comes up although the server is away, and tries to reach it from then on. */
 export async function openNatsQueue(options: NatsQueueOptions): Promise<{ store: NatsStore; bodies: NatsBodies }> {

@@ -7,48 +7,40 @@ import type { Layout, StreamName } from "./layout.ts";
  * Ms of silence that end an answer without an end: a server that has miscounted, as 2.9 does when messages were removed
  * under a consumer, waits for those that are missing.
  */
-const silenceMs = 500;
-/** Ms for which what comes after that is still heard. */
-const lateMs = 5000;
+const silenceMs = 300;
+/** Ms after which the server removes a consumer that nobody reads from. */
+const idleMs = 5000;
 /** Messages that are asked for at once. */
 const pageSize = 500;
 
 /**
  * What a consumer has at this moment, `batch` at most. What the connection breaks off is delivered again later, as all
- * is that nobody acknowledges. Null when there is no such consumer. `late` is given what comes after the end.
+ * is that nobody acknowledges. Null when there is no such consumer.
  */
-export async function pull(
-  nc: NatsConnection,
-  stream: string,
-  consumer: string,
-  batch: number,
-  late: (msg: Msg) => void = () => {},
-): Promise<Msg[] | null> {
+export async function pull(nc: NatsConnection, stream: string, consumer: string, batch: number): Promise<Msg[] | null> {
   const found: Msg[] = [];
-  const { promise: ended, resolve: end } = Promise.withResolvers<"all" | "silence" | "nobody">();
-  let isOver = false;
-  const timer = setTimeout(() => end("silence"), silenceMs);
+  const { promise: ended, resolve: end } = Promise.withResolvers<boolean>();
+  // a server that is slow answers before it answers this
+  const flushed = () => end(true);
+  const timer = setTimeout(() => void nc.flush().then(flushed, flushed), silenceMs);
   const subscription = nc.subscribe(createInbox(), {
     callback: (error, msg) => {
-      if (error) return end("all");
+      if (error) return end(true);
       const status = msg.headers?.code ?? 0;
-      if (status === 503) return end("nobody");
-      if (status >= 400) return end("all"); // 404 and 408: there is no more
+      if (status === 503) return end(false); // nobody listens there
+      if (status >= 400) return end(true); // 404 and 408: there is no more
       if (status !== 0) return;
-      if (isOver) return late(msg);
       timer.refresh();
-      if (found.push(msg) === batch) end("all");
+      if (found.push(msg) === batch) end(true);
     },
   });
   const subject = `$JS.API.CONSUMER.MSG.NEXT.${stream}.${consumer}`;
   nc.publish(subject, JSON.stringify({ batch, no_wait: true }), { reply: subscription.getSubject() });
-  const how = await ended;
-  isOver = true;
+  const isThere = await ended;
   clearTimeout(timer);
-  const leave = () => void (nc.isClosed() || subscription.unsubscribe());
-  if (how === "silence") setTimeout(leave, lateMs).unref();
-  else leave();
-  return how === "nobody" ? null : found;
+  // with that the server forgets what it still waits for, and nothing is delivered here in vain
+  if (!nc.isClosed()) subscription.unsubscribe();
+  return isThere ? found : null;
 }
 
 /** The messages of a stream whose keys fit, oldest first, `limit` at most, without their payloads. */
@@ -87,7 +79,7 @@ async function openReader({ jsm }: Nats, layout: Layout, name: StreamName, filte
     headers_only: true,
     mem_storage: true,
     num_replicas: 1,
-    inactive_threshold: nanos(lateMs),
+    inactive_threshold: nanos(idleMs),
   });
   return {
     name: consumer,

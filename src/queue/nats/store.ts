@@ -252,10 +252,7 @@ export class NatsStore implements QueueStore {
     const stream = this.#o.layout.stream("messages");
     for (const isLast of [false, true]) {
       const consumer = await this.#consumers.ensure(nats, lane, fn);
-      const delivered = await pull(nats.nc, stream, consumer, limit, (msg) => {
-        nak(msg, 1); // nobody waits for it any more: to be taken anew
-        setTimeout(() => this.#events?.available(lane, fn), overdueEveryMs).unref();
-      });
+      const delivered = await pull(nats.nc, stream, consumer, limit);
       if (delivered || isLast) return delivered ?? [];
       this.#consumers.forget(lane, fn);
     }
