@@ -17,7 +17,10 @@ const body = Buffer.alloc(1000, "x");
  */
 export const queue: Bench = async () => {
   await using world = await openWorld();
-  await world.start({ "images.pull_policy": "Never", "queue.max_pending_function": String(calls + 1) });
+  const room = String(calls + 1);
+  await world.start({
+    ...{ "images.pull_policy": "Never", "queue.max_pending": room, "queue.max_pending_function": room },
+  });
   await world.import(await upstreamImage(world.dir, "docker.io/library/upstream:1"));
   await deploy(world, "POST", 1);
   const { pid } = world.napd();

@@ -40,9 +40,9 @@ export function sentence(say: (...args: unknown[]) => string): string {
   return say(...names.map((name) => (name === "ms" ? 60_000 : `{${name}}`)));
 }
 
-/** A cell of a table: a bar would end it. */
+/** A cell of a table: a bar or the end of a line would end it. */
 function cell(text: string): string {
-  return text.replaceAll("|", "\\|");
+  return text.replaceAll("|", "\\|").replaceAll("\n", " ");
 }
 
 function configurationPage(): string {

@@ -94,7 +94,12 @@ export function loadConfig(sources: ConfigSources): Config {
   return Object.freeze(config) as Config;
 }
 
-function checkTogether({ images }: Config): void {
+function checkTogether({ images, tls }: Config): void {
+  if (
+    (tls.listen !== undefined || tls.certificate !== "" || tls.key !== "") &&
+    (tls.certificate === "" || tls.key === "")
+  )
+    throw new AppError("CONFIG", ["for TLS both tls.certificate and tls.key must be given"]);
   if (images.gc_low > images.gc_high)
     throw new AppError("CONFIG", [`images.gc_low ${images.gc_low} must not be above images.gc_high ${images.gc_high}`]);
 }

@@ -19,6 +19,7 @@ import { Secrets } from "./functions/secrets.ts";
 import { SleepStats, waitBounds } from "./functions/sleep-stats.ts";
 import type { Table } from "./functions/table.ts";
 import { Usage } from "./functions/usage.ts";
+import { Certificate } from "./gateway/certificate.ts";
 import type { ListenerOptions } from "./gateway/listener.ts";
 import { type GatewayLimits, openGateway } from "./gateway/server.ts";
 import { openInternalCalls } from "./invoke/internal.ts";
@@ -26,11 +27,10 @@ import { openInvoke } from "./invoke/invoke.ts";
 import { openHost } from "./machine.ts";
 import { openMetrics } from "./metrics/registry.ts";
 import { openMetricsServer } from "./metrics/server.ts";
-import { Bodies } from "./queue/bodies.ts";
 import { Guard } from "./queue/guard.ts";
+import { openQueueStore } from "./queue/open.ts";
 import { type FunctionLimits, Queue } from "./queue/queue.ts";
 import { Results } from "./queue/results.ts";
-import { bodiesDir, SqliteStore } from "./queue/sqlite.ts";
 import type { Release } from "./release.ts";
 import { Scaler } from "./scale/scaler.ts";
 import { type ListenAddress, settings } from "./settings.ts";
@@ -71,9 +71,10 @@ export async function startDaemon(
   up.use(await claim("paths.run", config.paths.run));
   up.use(await claim("paths.data", config.paths.data));
   await finishRestore(config.paths.data);
+  const certificate = config.tls.certificate === "" ? undefined : up.use(await Certificate.open(config.tls, log));
   const gateway = up.use(
     await openGateway({
-      listeners: gatewayListeners(config, sockets),
+      listeners: gatewayListeners(config, sockets, certificate),
       bridgeAddress: bridgeAddress(config),
       defaultNamespace,
       table,
@@ -157,16 +158,22 @@ export async function startDaemon(
   const sleeper = sleep.watching(backend);
   const tunnelIdleMs = config.gateway.tunnel_idle;
   const calls = openInvoke({ table, defaultNamespace, thaw: sleeper.thaw, waits: sleep.waits, tunnelIdleMs });
-  const queueStore = up.use(await SqliteStore.open(config.paths.data));
+  const { store: queueStore, bodies } = await openQueueStore({
+    ...config.queue,
+    ackWaitMs: config.queue.ack_wait,
+    ...{ dataDir: config.paths.data, reserve: config.images.disk_reserve, clock, log },
+  });
+  up.use(queueStore);
   const results = up.use(
     await Results.open(join(config.paths.data, "results"), { maxTotalBytes: config.queue.max_results, clock, log }),
   );
+  const callNow = openInternalCalls(calls.invoke, config.gateway.max_header_bytes);
   const queue = await Queue.open({
     store: queueStore,
     results,
-    bodies: new Bodies(bodiesDir(config.paths.data), config.images.disk_reserve),
+    bodies,
     guard: new Guard([config.network.subnet], config.queue.callback_allow),
-    deliver: openInternalCalls(calls.invoke, config.gateway.max_header_bytes),
+    deliver: callNow,
     limits: asyncLimits(table),
     defaults: { ...defaults.async, maxBodyBytes: 0 },
     maxBodyBytes: config.queue.max_body,
@@ -189,10 +196,9 @@ export async function startDaemon(
   const cron = up.use(
     new Cron({
       functions: () => cronFunctions(rollout.managed()),
-      deliver: deliverBy(gateway.addresses[0]!),
+      deliver: deliverBy(callNow, openInternalCalls(queue.accept, config.gateway.max_header_bytes)),
       records: new CronStore<CronState>(db),
       timeZone: timeZoneOf(config),
-      hasQueue: true,
       ...{ clock, log },
     }),
   );
@@ -207,7 +213,7 @@ export async function startDaemon(
   });
   gateway.serve({ ...calls, later: queue.accept, admin });
   up.defer(async () => {
-    await Promise.all([gateway.drain(drainMs), queue.stop(drainMs)]);
+    await Promise.all([gateway.drain(drainMs), cron.end(drainMs), queue.stop(drainMs)]);
   });
   up.defer(() => rollout.endDeploys());
   up.defer(() => stopping.abort(new AppError("SHUTTING_DOWN", [])));
@@ -265,11 +271,26 @@ function openRoutes({ routes, gateway, functions }: Config): Routes {
   return new Routes(fixed, gateway.function_routes === "allow");
 }
 
-/** Sockets that napd was started with take the place of setting gateway.listen. */
-function gatewayListeners({ gateway }: Config, sockets: readonly InheritedSocket[]): ListenerOptions[] {
-  const setting = "gateway.listen";
-  if (sockets.length === 0) return [{ at: gateway.listen, setting }];
-  return sockets.map(({ fd }) => ({ at: { fd }, setting }));
+/** Sockets that napd was started with take the place of settings gateway.listen and, called `tls`, tls.listen. */
+function gatewayListeners(
+  { gateway, tls }: Config,
+  sockets: readonly InheritedSocket[],
+  certificate: Certificate | undefined,
+): ListenerOptions[] {
+  const isTls = ({ name }: InheritedSocket) => name === "tls";
+  const plain: ListenerOptions[] = sockets
+    .filter((socket) => !isTls(socket))
+    .map(({ fd }) => ({ at: { fd }, setting: "gateway.listen" }));
+  if (plain.length === 0) plain.push({ at: gateway.listen, setting: "gateway.listen" });
+  if (certificate === undefined) {
+    if (sockets.some(isTls)) throw new AppError("CONFIG", ["socket tls wants settings tls.certificate and tls.key"]);
+    return plain;
+  }
+  const secure: ListenerOptions[] = sockets
+    .filter(isTls)
+    .map(({ fd }) => ({ at: { fd }, setting: "tls.listen", certificate }));
+  if (secure.length === 0 && tls.listen) secure.push({ at: tls.listen, setting: "tls.listen", certificate });
+  return [...plain, ...secure];
 }
 
 /** Who looks for napd where a setting says should find out why it is not there. */

@@ -40,14 +40,14 @@ const usage = `napd ${version}: serverless functions on one machine
   --version, --help
 `;
 
+/** As sysexits.h has it. The service is not started again then: settings do not mend themselves. */
+const exitConfig = 78;
+
 process.exitCode = await main(process.argv.slice(2)).catch((e) => {
   console.error(`napd: ${messageOf(e)}`);
   if (!(e instanceof AppError)) console.error(e);
   return 1;
 });
-
-/** As sysexits.h has it. The service is not started again then: settings do not mend themselves. */
-const exitConfig = 78;
 
 /** The exit code: 0 after an orderly end, 1 when something could not be done, 2 for wrong usage, 78 for wrong settings. */
 async function main(args: string[]): Promise<number> {
@@ -86,7 +86,7 @@ async function installOrNot(args: string[]): Promise<number> {
   const { runInstaller } = await import("./install/command.ts");
   return runInstaller(args, {
     environment: process.env,
-    readConfig: (file) => loadConfig({ file, fileIsRequired: false, environment: {}, flags: [] }),
+    readConfig: (file, fileIsRequired) => loadConfig({ file, fileIsRequired, environment: {}, flags: [] }),
     removeFunctions: async (config, purge) => {
       const { removeFunctions } = await import("./teardown.ts");
       return removeFunctions(config, openLog("warn"), purge);

@@ -114,6 +114,17 @@ function listen(fallback: ListenAddress, sentence: string): Setting<ListenAddres
   return { sentence, fallback, read, write: (v) => `${v.host.includes(":") ? `[${v.host}]` : v.host}:${v.port}` };
 }
 
+/** Undefined, written as nothing: does not listen. */
+function listenOrNot(sentence: string): Setting<ListenAddress | undefined> {
+  const { read, write } = listen({ host: "", port: 0 }, "");
+  return {
+    sentence,
+    fallback: undefined,
+    read: (t) => (t === "" ? undefined : read(t)),
+    write: (v) => (v === undefined ? "" : write(v)),
+  };
+}
+
 /** `a.b.c.d/n`; its first address is the bridge's. */
 function subnet(fallback: string, sentence: string): Setting<string> {
   const read = (t: string) => {
@@ -128,6 +139,16 @@ function isSubnet(text: string): boolean {
   const [, address = "", prefix] = /^([^/]+)(?:\/(\d{1,3}))?$/.exec(text) ?? [];
   const family = isIP(address);
   return family !== 0 && (prefix === undefined || Number(prefix) <= (family === 4 ? 32 : 128));
+}
+
+/** Of one server or, with commas, of several of one cluster. */
+function natsUrl(fallback: string, sentence: string): Setting<string> {
+  const read = (t: string) => {
+    const urls = t.split(",").map((part) => URL.parse(part.trim()));
+    const isRight = urls.every((url) => url && /^(nats|tls):$/.test(url.protocol) && url.host && url.pathname === "");
+    return t === "" || isRight ? t.replaceAll(" ", "") : fail("must be nats://HOST:PORT or tls://HOST:PORT");
+  };
+  return { sentence, fallback, read, write: (v) => v };
 }
 
 function fail(rule: string): never {
@@ -163,6 +184,14 @@ export const settings = {
     ),
     max_body: bytes(0, "Largest body of a call, 0: no limit; annotation napd.max-body overrides it for one function."),
   },
+  tls: {
+    listen: listenOrNot("Address and port for HTTPS, such as 0.0.0.0:443, beside gateway.listen; empty for none."),
+    certificate: path(
+      "",
+      "PEM file with the certificate for tls.listen and what leads up to its root; read anew when it changes.",
+    ),
+    key: path("", "PEM file with the certificate's key; read anew when it changes."),
+  },
   calls: {
     max_inflight: integer(
       0,
@@ -178,6 +207,22 @@ export const settings = {
     ),
   },
   queue: {
+    url: natsUrl(
+      "",
+      "NATS server with JetStream that keeps asynchronous calls and shares them among machines: nats://[USER:PASSWORD@]HOST[:PORT] or tls://…, several of a cluster with commas between them; empty to keep them on this machine.",
+    ),
+    credentials: path("", "File with a user's JWT and key (.creds) for that server; empty for none."),
+    ca: path("", "File with certificates (PEM) to trust in that server's; empty for the system's."),
+    name: word(
+      "napd",
+      "Begins the names of streams and subjects there: machines with the same name share one queue.",
+      plainWord,
+      "letters, digits, hyphens and underscores",
+    ),
+    ack_wait: duration(
+      30_000,
+      "How long a machine may be silent before others make the calls that it had under way; the same on all of them.",
+    ),
     max_body: bytes(256 * 2 ** 20, "Largest body of an asynchronous call.", 1),
     max_pending: integer(
       100_000,

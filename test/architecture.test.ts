@@ -58,7 +58,8 @@ const rooms: readonly (readonly [room: string, mayImport: readonly string[] | "e
   ["watchdog", ["http1", "base"]],
   ["gateway", ["invoke", "functions", "base"]],
   ["admin", ["trigger", "functions", "store", "logs", "metrics", "base"]],
-  ["trigger", ["base"]],
+  // invoke: calls as those from outside are made
+  ["trigger", ["invoke", "base"]],
   // invoke: delivers as calls from outside are made, and answers who is refused as it does
   ["queue", ["invoke", "base"]],
   ["scale", ["functions", "base"]],

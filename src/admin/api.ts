@@ -33,7 +33,7 @@ export interface ApiOptions extends InfoOptions {
   secrets: Secrets;
   namespaces: Namespaces;
   queue: QueueAdmin & QueueDepths;
-  cron: Pick<Cron, "list" | "run">;
+  cron: Pick<Cron, "list" | "run" | "problems">;
   credentials: Credentials;
   defaultNamespace: string;
   /** Whether PUT and POST of a function both make or update it. */

@@ -16,7 +16,7 @@ const scaling = z.object({
 
 /** Functions: contracts/api.md §2.2 and §2.3. */
 export function functionRoutes(add: AddResource, options: ApiOptions): void {
-  const { functions, defaultNamespace, upsert, functionLabel, usage } = options;
+  const { functions, defaultNamespace, upsert, functionLabel, usage, cron } = options;
 
   const deploy = (kind: "create" | "update") => async (request: FastifyRequest, reply: FastifyReply) => {
     const spec = parseDeployment(request.body, defaultNamespace, queryOf(request, "namespace"));
@@ -61,7 +61,9 @@ export function functionRoutes(add: AddResource, options: ApiOptions): void {
     return { name: id.name, namespace: namespaceOf(request, bodyNamespace, id.namespace) };
   }
 
-  function shown(status: FunctionStatus): FunctionStatus {
-    return functionLabel ? { ...status, labels: { ...status.labels, faas_function: status.name } } : status;
+  function shown(status: FunctionStatus): FunctionStatus & { warnings?: readonly string[] } {
+    const warnings = cron.problems(status);
+    const labels = functionLabel ? { ...status.labels, faas_function: status.name } : status.labels;
+    return { ...status, ...(labels && { labels }), ...(warnings.length > 0 && { warnings }) };
   }
 }

@@ -247,10 +247,10 @@ const catalogue = {
     say: (callId: string) =>
       `there is no result of call ${callId}: it never came, or its result was not kept, or not for so long; setting queue.keep_results or annotation napd.async-results keeps them`,
   },
-  RESULT_TOO_LARGE: {
-    status: 413,
+  RESULT_NOT_KEPT: {
+    status: 410,
     say: (callId: string, limit: number) =>
-      `call ${callId} is done, but its answer is larger than the ${limit} bytes that are kept; setting queue.max_result raises the limit, and a callback gets answers up to queue.max_body`,
+      `call ${callId} is done, but its answer was not kept: it is larger than the ${limit} bytes of setting queue.max_result, or the disk is full; a callback gets answers up to queue.max_body`,
   },
   CALLBACK_INVALID: {
     status: 400,
@@ -275,7 +275,7 @@ const catalogue = {
   HOST_LACKS: { status: 500, say: (what: string, remedy: string) => `this machine lacks ${what}: ${remedy}` },
   INSTALL: {
     status: 500,
-    say: (what: string, remedy: string, lines = "") => `${what}; ${remedy}${lines && `\n${lines}`}`,
+    say: (what: string, remedy: string, lines?: string) => `${what}; ${remedy}${lines ? `\n${lines}` : ""}`,
   },
   DISK_FULL: {
     status: 507,
@@ -294,11 +294,26 @@ const catalogue = {
   STORE: { status: 500, say: (file: string, why: string) => `the state database ${file} cannot be used: ${why}` },
   QUEUE_STORE: { status: 500, say: (file: string, why: string) => `the queue in ${file} cannot be used: ${why}` },
   BACKUP: { status: 500, say: (file: string, why: string) => `the backup ${file} could not be written: ${why}` },
+  QUEUE_SERVER: {
+    status: 503,
+    say: (server: string, why: string) =>
+      `the NATS server ${server} that keeps the queue cannot be used: ${why}; start it, or correct setting queue.url, and try again`,
+  },
+  QUEUE_SERVER_FULL: {
+    status: 507,
+    say: (server: string, why: string) =>
+      `the NATS server ${server} has no room for the queue: ${why}; give its JetStream store more, or take something away`,
+  },
   RESTORE: { status: 500, say: (file: string, why: string) => `${file} was not restored, nothing has changed: ${why}` },
   LISTEN: {
     status: 500,
     say: (address: string, why: string, setting: string) =>
       `cannot listen on ${address}: ${why}; free it or change setting ${setting}`,
+  },
+  TLS_CERTIFICATE: {
+    status: 500,
+    say: (file: string, why: string) =>
+      `certificate ${file} cannot be used: ${why}; settings tls.certificate and tls.key name the files`,
   },
   SHUTTING_DOWN: { status: 503, say: () => "napd is shutting down; try again in a moment" },
   INTERNAL: { status: 500, say: (why: string) => `internal error: ${why}` },

@@ -87,9 +87,13 @@ const connectionErrors: readonly (readonly [code: RegExp, what: string | undefin
   [/^(ECONNRESET|EPIPE)$/, undefined, "it may want https instead of http, or have been stopped just now"],
   [/^(EPROTO|ERR_SSL_)/, "it does not speak TLS", "write http:// instead of https://"],
   [/^HPE_/, "it does not speak HTTP", "is the port right?"],
-  [/HOSTNAME|ALTNAME/, undefined, "use the name that is in the certificate; --tls-no-verify accepts any"],
-  [/EXPIRED/, undefined, "renew the certificate; --tls-no-verify accepts any"],
-  [/CERT|SELF_SIGNED|ISSUER/, undefined, "SSL_CERT_FILE names the authority; --tls-no-verify accepts any certificate"],
+  [/ALTNAME/, "its certificate is for another name", "use that one; --tls-no-verify accepts any certificate"],
+  [/EXPIRED/, "its certificate has expired", "renew it; --tls-no-verify accepts any certificate"],
+  [
+    /CERT|SELF_SIGNED|ISSUER|VERIFY/,
+    "its certificate is of an authority that is not known here",
+    "SSL_CERT_FILE names a file of authorities; --tls-no-verify accepts any certificate",
+  ],
 ];
 
 export function unreachable(url: string, error: Error & { code?: string }, limitMs: number): Failure {

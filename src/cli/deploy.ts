@@ -4,6 +4,7 @@ import type { Deployment } from "./deployment.ts";
 import { Failure } from "./failure.ts";
 import { type Gateway, refused } from "./gateway.ts";
 import { coloured, printJson } from "./output.ts";
+import { tellPull } from "./pull-progress.ts";
 import { getFunction, publicName } from "./status.ts";
 import { statusLines } from "./status-lines.ts";
 
@@ -14,6 +15,8 @@ export interface DeployOptions {
   readonly replace: boolean;
   readonly wait: boolean;
   readonly waitMs: number;
+  /** Of a request: the gateway answers when it has the image. */
+  readonly timeoutMs: number;
   readonly json: boolean;
 }
 
@@ -55,7 +58,7 @@ export async function deployOne(
   tell: (text: string) => void,
 ): Promise<Done> {
   tell("deploying");
-  const how = await send(gateway, d, options);
+  const how = await sendTelling(context, gateway, d, options, tell);
   if (options.wait) await untilReady(context, gateway, d, options.waitMs, tell);
   return { state: options.wait ? "ready" : "accepted", how };
 }
@@ -101,19 +104,32 @@ export async function forEachFunction<T extends Subject>(
   );
 }
 
+/** On a terminal, says meanwhile how far the image is. */
+async function sendTelling(
+  { stderr }: Context,
+  gateway: Gateway,
+  d: Deployment,
+  options: Omit<DeployOptions, "json">,
+  tell: (text: string) => void,
+): Promise<string> {
+  using _ = stderr.isTTY ? tellPull(gateway, d, tell) : undefined;
+  return await send(gateway, d, options);
+}
+
 async function send(
   gateway: Gateway,
   d: Deployment,
-  { update, replace }: Omit<DeployOptions, "json">,
+  { update, replace, timeoutMs }: Omit<DeployOptions, "json">,
 ): Promise<string> {
   if (replace) {
     const body = { functionName: d.service, ...(d.namespace && { namespace: d.namespace }) };
     await gateway.request("DELETE", "/system/functions", { body });
   }
   // the first answer tells whether the function is there; a new one is made by POST (contracts/cli.md §3.2)
-  const first = await gateway.request(update ? "PUT" : "POST", "/system/functions", { body: d });
+  const options = { body: d, timeoutMs };
+  const first = await gateway.request(update ? "PUT" : "POST", "/system/functions", options);
   const isNew = update && first.status === 404;
-  const reply = isNew ? await gateway.request("POST", "/system/functions", { body: d }) : first;
+  const reply = isNew ? await gateway.request("POST", "/system/functions", options) : first;
   if (reply.status !== 200 && reply.status !== 202) throw refused(gateway.url, reply);
   return update && !isNew ? "updated" : "created";
 }

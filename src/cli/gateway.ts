@@ -37,7 +37,8 @@ export interface Gateway {
   get<T>(path: string, query?: RequestOptions["query"], shape?: Shape): Promise<T>;
 }
 
-const usualTimeoutMs = 60_000;
+/** Of one request. */
+export const usualTimeoutMs = 60_000;
 /** Of an answer that is read as a whole. */
 const maxBodyBytes = 64 * 2 ** 20;
 

@@ -79,6 +79,7 @@ export async function openGateway(options: GatewayOptions): Promise<Gateway> {
     const listener = up.use(await openListener(one, serverOptions));
     listeners.push(listener);
     const { server } = listener;
+    if (one.certificate) for (const event of requestEvents) server.on(event, sayHttps);
     server.maxConnections = options.limits.maxConnections;
     server.maxHeadersCount = options.limits.maxHeaders;
     connections.watch(server);
@@ -105,6 +106,13 @@ export async function openGateway(options: GatewayOptions): Promise<Gateway> {
     },
     [Symbol.asyncDispose]: () => stack.disposeAsync(),
   };
+}
+
+const requestEvents = ["request", "checkContinue", "upgrade"];
+
+/** Tells functions, in the header that web frameworks know, what only the end of TLS can know. */
+function sayHttps({ headers, rawHeaders }: IncomingMessage): void {
+  if (headers["x-forwarded-proto"] === undefined) rawHeaders.push("X-Forwarded-Proto", "https");
 }
 
 /** They have no end of their own to wait for, and the sooner their callers know, the sooner they come back. */

@@ -4,7 +4,17 @@ import { setTimeout as delay } from "node:timers/promises";
 import { AppError, messageOf } from "../base/errors.ts";
 import type { Machine } from "./machine.ts";
 import { linkedRelease, pointTo, type Release, switchTo } from "./releases.ts";
-import { journal, putUnits, service, serviceState, socket, systemctl, type Units, unitsIn } from "./systemd.ts";
+import {
+  journal,
+  putUnits,
+  service,
+  serviceState,
+  socket,
+  socketAddress,
+  systemctl,
+  type Units,
+  unitsIn,
+} from "./systemd.ts";
 
 /** What ran before, to go back to: a release of ours, or units that somebody else wrote, as an older layout had them. */
 interface Before {
@@ -65,8 +75,8 @@ async function goBack(machine: Machine, before: Before, why: string, waitMs: num
 /** Restarts what has to be: nothing, when the release runs already by these units. */
 async function runUnits(machine: Machine, release: Release, waitMs: number): Promise<void> {
   const units = await unitsIn(join(release.folder, "systemd"));
-  const changed = await putUnits(machine, units);
-  await systemctl(machine, "enable", ...units.keys());
+  const { changed, added } = await putUnits(machine, units);
+  await systemctl(machine, "enable", service);
   const { program } = await serviceState(machine);
   if (changed.length === 0 && program === programOf(release)) {
     await healthy(machine, release, waitMs);
@@ -74,12 +84,9 @@ async function runUnits(machine: Machine, release: Release, waitMs: number): Pro
     return;
   }
   if (program === undefined) await needNoOther(machine);
-  machine.say(program === undefined ? `starting napd ${release.version}` : `restarting napd; functions run on`);
+  machine.say(program === undefined ? `starting napd ${release.version}` : "restarting napd; functions run on");
   await systemctl(machine, "reset-failed", service).catch(() => {});
-  if (units.has(socket) && (changed.includes(socket) || !(await isActive(machine, socket)))) {
-    await systemctl(machine, "stop", service); // systemd opens no socket for a service that runs
-    await systemctl(machine, "restart", socket);
-  }
+  await openSocket(machine, units, changed, added);
   const failed = await systemctl(machine, "restart", service).then(
     () => undefined,
     (e) => e, // it is started again by itself, and may have had to wait for something
@@ -89,8 +96,27 @@ async function runUnits(machine: Machine, release: Release, waitMs: number): Pro
   });
 }
 
-async function isActive(machine: Machine, unit: string): Promise<boolean> {
-  return systemctl(machine, "is-active", unit).then(
+/**
+ * The socket keeps callers waiting while napd is restarted, in place of setting `gateway.listen`; so it is used where
+ * both mean the same. Afterwards it is the administrator's to enable or disable.
+ */
+async function openSocket(
+  machine: Machine,
+  units: Units,
+  changed: readonly string[],
+  added: readonly string[],
+): Promise<void> {
+  const { host, port } = machine.config.gateway.listen;
+  const isSame = units.get(socket)?.includes(`\nListenStream=${host}:${port}\n`);
+  if (added.includes(socket) && isSame) await systemctl(machine, "enable", socket);
+  if (!(await isTrue(machine, "is-enabled", socket))) return;
+  if (!changed.includes(socket) && (await isTrue(machine, "is-active", socket))) return;
+  await systemctl(machine, "stop", service); // systemd opens no socket for a service that runs
+  await systemctl(machine, "restart", socket);
+}
+
+async function isTrue(machine: Machine, question: "is-active" | "is-enabled", unit: string): Promise<boolean> {
+  return systemctl(machine, question, unit).then(
     () => true,
     () => false,
   );
@@ -129,15 +155,15 @@ function notHealthy({ version }: Release, why: string): AppError {
   return new AppError("INSTALL", [`napd ${version} is not healthy`, why]);
 }
 
-/** Of the gateway on this machine. */
-export function gatewayUrl({ config }: Machine): string {
-  const { host, port } = config.gateway.listen;
+/** Of the gateway on this machine: where systemd holds the socket, that one's. */
+export async function gatewayUrl(machine: Machine): Promise<string> {
+  const { host, port } = (await socketAddress(machine)) ?? machine.config.gateway.listen;
   const reached = { "0.0.0.0": "127.0.0.1", "::": "[::1]" }[host] ?? (host.includes(":") ? `[${host}]` : host);
   return `http://${reached}:${port}`;
 }
 
 async function answers(machine: Machine): Promise<boolean> {
-  return fetch(`${gatewayUrl(machine)}/healthz`, { signal: AbortSignal.timeout(10_000) }).then(
+  return fetch(`${await gatewayUrl(machine)}/healthz`, { signal: AbortSignal.timeout(10_000) }).then(
     ({ status }) => status === 200,
     () => false,
   );

@@ -20,6 +20,9 @@ export interface InternalCall {
 /** Makes a call; rejects when it breaks before its answer has begun, the answer's stream fails when it does later. */
 export type Deliver = (call: InternalCall) => Promise<IncomingMessage>;
 
+/** Who calls, for X-Forwarded-For: this machine, from no port. */
+const here = { remoteAddress: "127.0.0.1", remotePort: 0 };
+
 /**
  * Calls of functions from inside napd, over pairs of streams in memory: what invokes functions speaks HTTP with whoever
  * calls, so these calls go its whole way, with its limits, waits and counts, and without a port that somebody could find.
@@ -32,6 +35,7 @@ export function openInternalCalls(invoke: Invoke, maxHeaderBytes: number): Deliv
   return ({ address, target, headers, body, bodyBytes, signal }) => {
     const [near, far] = duplexPair();
     addresses.set(far, address);
+    Object.assign(far, here);
     // a pair does not tell its other half of an early end
     near.once("close", () => far.destroy());
     far.once("close", () => near.destroy());

@@ -5,14 +5,14 @@ import { type CallHeaders, keptHeaders } from "../invoke/headers.ts";
 import { callHeaders, type Invoke } from "../invoke/invoke.ts";
 import { lingerAtEnd } from "../invoke/linger.ts";
 import { refuse } from "../invoke/refuse.ts";
-import type { Bodies } from "./bodies.ts";
+import type { MessageBodies } from "./bodies.ts";
 import { isGateway, parseCallback } from "./callbacks.ts";
 import type { Guard } from "./guard.ts";
 import type { NewMessage } from "./store.ts";
 
 export interface AcceptOptions {
   readonly defaultNamespace: string;
-  readonly bodies: Bodies;
+  readonly bodies: MessageBodies;
   readonly guard: Guard;
   readonly maxBodyBytes: number;
   /** What limits the body besides, 0 for nothing; undefined when there is no such function. */
@@ -34,14 +34,16 @@ export function openAccept(options: AcceptOptions): Invoke {
     const ids = callHeaders(req);
     handle(options, req, res, address, target, ids).catch((e) => {
       const error = e instanceof AppError ? e : new AppError("INTERNAL", [messageOf(e)], { cause: e });
-      if (error.status >= 500 && !isAppError(e, "DISK_FULL"))
+      // those are told of once, by whoever knows
+      const isKnown = isAppError(e, "DISK_FULL") || isAppError(e, "QUEUE_SERVER") || isAppError(e, "QUEUE_SERVER_FULL");
+      if (error.status >= 500 && !isKnown)
         options.log.warn({ fn: address, err: error.message }, "an asynchronous call was refused");
       if (res.destroyed || res.headersSent) return;
       const closes = !req.complete;
       if (closes) lingerAtEnd(req.socket);
       refuse(res, error, ids, {
         ...(closes && { Connection: "close" }),
-        ...(error.status === 429 && { "Retry-After": "5" }),
+        ...((error.status === 429 || error.code === "QUEUE_SERVER") && { "Retry-After": "5" }),
       });
     });
   };

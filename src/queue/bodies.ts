@@ -9,14 +9,29 @@ import type { StoredBody } from "./store.ts";
 /** Bytes of a body that go into the database; beyond, a file is cheaper than pages that the log writes twice. */
 const inRow = 64 * 1024;
 
+/** Ms that a look at the disk is good for. */
+const lookEveryMs = 1000;
+
 export const emptyBody: StoredBody = { bytes: 0, data: new Uint8Array(0), file: null };
 
+/** The bodies of messages, wherever their store has them. */
+export interface MessageBodies {
+  /** Reads a body to its end and keeps it. Null when there are more than `maxBytes`. */
+  keep(source: Readable, maxBytes: number): Promise<StoredBody | null>;
+  read(body: StoredBody): Readable;
+  /** Of a message that was not stored; the store removes those of messages that it had. */
+  drop(body: StoredBody): Promise<void>;
+}
+
 /** The bodies of messages, in a directory of their own when they are large. */
-export class Bodies {
+export class Bodies implements MessageBodies {
   readonly #dir: string;
   readonly #reserve: number;
+  /** Bytes that were free when somebody looked last, without what came since. */
+  #free = 0;
+  #lookedAt = Number.NEGATIVE_INFINITY;
 
-  /** No file is begun that would leave less than `reserve` bytes free for everything else. */
+  /** Bodies that would leave less than `reserve` bytes free for everything else are refused, small ones too. */
   constructor(dir: string, reserve = 0) {
     this.#dir = dir;
     this.#reserve = reserve;
@@ -36,9 +51,8 @@ export class Bodies {
       for await (const piece of source.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
         bytes += piece.length;
         if (bytes > maxBytes) return null;
+        await this.#claim(piece.length);
         if (file === null && bytes > inRow) {
-          const { bavail, bsize } = await onDisk(statfs(this.#dir));
-          if (bavail * bsize < this.#reserve + bytes) throw new AppError("DISK_FULL", ["the queue"]);
           file = await onDisk(open(join(this.#dir, name), "wx", 0o600));
           for (const early of pieces.splice(0)) await onDisk(file.writeFile(early));
         }
@@ -59,11 +73,20 @@ export class Bodies {
     }
   }
 
+  async #claim(bytes: number): Promise<void> {
+    if (performance.now() - this.#lookedAt > lookEveryMs) {
+      const { bavail, bsize } = await onDisk(statfs(this.#dir));
+      this.#free = bavail * bsize;
+      this.#lookedAt = performance.now();
+    }
+    this.#free -= bytes;
+    if (this.#free < this.#reserve) throw new AppError("DISK_FULL", ["the queue"]);
+  }
+
   read({ data, file }: StoredBody): Readable {
     return file === null ? Readable.from([data!], { objectMode: false }) : createReadStream(join(this.#dir, file));
   }
 
-  /** Of a message that was not stored; the store removes those of messages that it had. */
   async drop({ file }: StoredBody): Promise<void> {
     if (file !== null) await rm(join(this.#dir, file), { force: true });
   }

@@ -1,7 +1,7 @@
 import type { IncomingMessage } from "node:http";
-import { messageOf } from "../base/errors.ts";
+import { AppError, messageOf } from "../base/errors.ts";
 import type { Deliver } from "../invoke/internal.ts";
-import type { Bodies } from "./bodies.ts";
+import type { MessageBodies } from "./bodies.ts";
 import type { Result, RetryPolicy } from "./retry.ts";
 import type { Message, StoredBody } from "./store.ts";
 
@@ -24,7 +24,7 @@ export interface CallResult extends Result {
  * works as long as somebody reads. `keepBytes`: up to how many its body is kept, null for not at all. Never fails.
  */
 export async function makeCall(
-  { deliver, bodies }: { readonly deliver: Deliver; readonly bodies: Bodies },
+  { deliver, bodies }: { readonly deliver: Deliver; readonly bodies: MessageBodies },
   message: Message,
   policy: Pick<RetryPolicy, "attempts">,
   keepBytes: number | null,
@@ -41,11 +41,12 @@ export async function makeCall(
   }
   const isInternal = res.headers["x-openfaas-internal"] !== undefined;
   const heard = { status: res.statusCode!, isInternal, retryAfter: res.headers["retry-after"] };
+  const { rawHeaders: headers } = res;
   try {
     // what the platform says is short, and wanted for the record
     const body = keepBytes === null && !isInternal ? null : await bodies.keep(res, keepBytes ?? maxSentence);
     if (body === null) for await (const _ of res);
-    const answer = { headers: res.rawHeaders, body: keepBytes === null ? null : body };
+    const answer = { headers, body: keepBytes === null ? null : body };
     if (!isInternal) return { ...heard, answer };
     return {
       ...heard,
@@ -55,6 +56,8 @@ export async function makeCall(
         .trim(),
     };
   } catch (e) {
+    // it could not be kept: the function has done its work, and would only do it again
+    if (e instanceof AppError) return { ...heard, answer: { headers, body: null }, error: e.message };
     return failed(`its answer broke off: ${messageOf(e)}`);
   } finally {
     res.destroy();

@@ -2,7 +2,7 @@ import type { Clock } from "../base/clock.ts";
 import { AppError, messageOf } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
 import type { Deliver } from "../invoke/internal.ts";
-import type { Bodies } from "./bodies.ts";
+import type { MessageBodies } from "./bodies.ts";
 import { makeCall } from "./call.ts";
 import type { Guard } from "./guard.ts";
 import { postCallback } from "./post.ts";
@@ -11,7 +11,7 @@ import type { Message, Outcome, StoredBody } from "./store.ts";
 
 export interface CallbackOptions {
   readonly deliver: Deliver;
-  readonly bodies: Bodies;
+  readonly bodies: MessageBodies;
   readonly guard: Guard;
   readonly maxBodyBytes: number;
   readonly defaultNamespace: string;

@@ -1,7 +1,7 @@
 import type { Clock } from "../base/clock.ts";
 import type { Logger } from "../base/log.ts";
 import type { Deliver } from "../invoke/internal.ts";
-import { type Bodies, emptyBody } from "./bodies.ts";
+import { emptyBody, type MessageBodies } from "./bodies.ts";
 import { type Answer, makeCall, retryHeaders, without } from "./call.ts";
 import { attemptCallback } from "./callbacks.ts";
 import type { Guard } from "./guard.ts";
@@ -11,7 +11,7 @@ import type { Message, Outcome } from "./store.ts";
 
 export interface DeliveryOptions {
   readonly deliver: Deliver;
-  readonly bodies: Bodies;
+  readonly bodies: MessageBodies;
   readonly results: Results;
   readonly guard: Guard;
   /** Largest answer that a callback tells. */
@@ -69,11 +69,11 @@ async function attemptCall(options: DeliveryOptions, message: Message, signal: A
     if (body) await bodies.drop(body);
     return { to: decision, ...what };
   }
-  const isTooLarge = answer !== null && body === null;
+  const isMissing = answer !== null && body === null;
   const told = { lane: "callback", callId, fn, target: callback, callback: null, created: clock.now() } as const;
   return {
-    ...{ to: decision, ...what, ...(isTooLarge && { error: "its answer is too large for a callback" }) },
-    next: { ...told, headers: [...headersFor(isTooLarge ? null : answer), ...agent], body: body ?? emptyBody },
+    ...{ to: decision, ...what, ...(isMissing && { error: error ?? "its answer is too large for a callback" }) },
+    next: { ...told, headers: [...headersFor(isMissing ? null : answer), ...agent], body: body ?? emptyBody },
   };
 }
 

@@ -5,9 +5,13 @@ import { AppError, messageOf } from "../base/errors.ts";
 /** Nobody's business from outside: this machine, its links, its metadata service, and whoever listens to all. */
 const internal: readonly string[] = [
   ...["0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4"],
-  // NAT64 and 6to4 stand for IPv4 addresses that nobody would look at
-  ...["::/128", "::1/128", "fe80::/10", "ff00::/8", "64:ff9b::/96", "2002::/16"],
+  ...["::/128", "::1/128", "fe80::/10", "ff00::/8"],
+  // these stand for IPv4 addresses that nobody would look at: compatible ones, NAT64, Teredo, 6to4
+  ...["::/96", "64:ff9b::/96", "64:ff9b:1::/48", "2001::/32", "2002::/16"],
 ];
+
+/** All addresses of a host. */
+export type LookUp = (host: string, options: { all: true }) => Promise<{ address: string }[]>;
 
 /**
  * Which addresses callbacks may go to: anybody who can call a function can name one, so none that only this machine
@@ -16,10 +20,12 @@ const internal: readonly string[] = [
 export class Guard {
   readonly #refused: BlockList;
   readonly #allowed: BlockList;
+  readonly #lookUp: LookUp;
 
-  constructor(own: readonly string[], allowed: readonly string[]) {
+  constructor(own: readonly string[], allowed: readonly string[], lookUp: LookUp = lookup) {
     this.#refused = listOf([...internal, ...own]);
     this.#allowed = listOf(allowed);
+    this.#lookUp = lookUp;
   }
 
   allows(address: string): boolean {
@@ -35,21 +41,26 @@ export class Guard {
   }
 
   /**
-   * The address to connect to, looked up once: who checks a name and connects to it afterwards may be told another
+   * The addresses to connect to, looked up once: who checks a name and connects to it afterwards may be told another
    * address then. Fails with CALLBACK_REFUSED if any address of the host is one that is not allowed.
    */
-  async addressOf(hostname: string): Promise<string> {
+  async addressesOf(hostname: string): Promise<HostAddress[]> {
     const host = unbracketed(hostname);
     let addresses: string[];
     try {
-      addresses = isIP(host) ? [host] : (await lookup(host, { all: true })).map(({ address }) => address);
+      addresses = isIP(host) ? [host] : (await this.#lookUp(host, { all: true })).map(({ address }) => address);
     } catch (e) {
       throw new AppError("CALLBACK_FAILED", [host, messageOf(e)], { cause: e });
     }
     const refused = addresses.find((address) => !this.allows(address));
     if (refused !== undefined) throw new AppError("CALLBACK_REFUSED", [host, refused]);
-    return addresses[0]!;
+    return addresses.map((address) => ({ address, family: isIPv4(address) ? 4 : 6 }));
   }
+}
+
+export interface HostAddress {
+  readonly address: string;
+  readonly family: 4 | 6;
 }
 
 /** A URL has IPv6 addresses in brackets. */

@@ -13,6 +13,13 @@ export class Places {
   /** `max`: of all functions; `depths`: what is there. */
   constructor(max: number, depths: readonly Depth[]) {
     this.#max = max;
+    this.recount(depths);
+  }
+
+  /** Begins anew with what is there: where others put and take too, what was counted here is only about right. */
+  recount(depths: readonly Depth[]): void {
+    this.#taken.clear();
+    this.#total = 0;
     for (const { fn, queued, running } of depths) this.add(fn, queued + running);
   }
 

@@ -1,11 +1,10 @@
 import type { IncomingMessage } from "node:http";
 import { request as httpRequest } from "node:http";
 import { request as httpsRequest } from "node:https";
-import { isIPv4 } from "node:net";
 import type { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { AppError, messageOf } from "../base/errors.ts";
-import { type Guard, unbracketed } from "./guard.ts";
+import { type Guard, type HostAddress, unbracketed } from "./guard.ts";
 import type { Result } from "./retry.ts";
 
 /** Ms that a callback's receiver may be silent. */
@@ -25,10 +24,10 @@ export async function postCallback(
   body: Readable,
   signal: AbortSignal,
 ): Promise<Result> {
-  const address = await guard.addressOf(url.hostname);
+  const addresses = await guard.addressesOf(url.hostname);
   const request = url.protocol === "https:" ? httpsRequest : httpRequest;
   const auth = url.username === "" ? [] : ["Authorization", basic(url)];
-  const family = isIPv4(address) ? 4 : 6;
+  const [{ address, family }] = addresses as [HostAddress];
   const req = request({
     method: "POST",
     host: unbracketed(url.hostname),
@@ -37,7 +36,7 @@ export async function postCallback(
     headers: ["Host", url.host, ...auth, ...headers],
     agent: false,
     signal,
-    lookup: (_host, options, done) => (options.all ? done(null, [{ address, family }]) : done(null, address, family)),
+    lookup: (_host, options, done) => (options.all ? done(null, addresses) : done(null, address, family)),
   });
   req.setTimeout(silenceMs, () => req.destroy(new Error(`no answer for ${silenceMs / 1000} s`)));
   try {

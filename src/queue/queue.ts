@@ -4,7 +4,7 @@ import type { Logger } from "../base/log.ts";
 import type { Deliver } from "../invoke/internal.ts";
 import type { Invoke } from "../invoke/invoke.ts";
 import { openAccept } from "./accept.ts";
-import type { Bodies } from "./bodies.ts";
+import type { MessageBodies } from "./bodies.ts";
 import { openDelivery } from "./delivery.ts";
 import { Dispatcher } from "./dispatcher.ts";
 import type { Guard } from "./guard.ts";
@@ -26,7 +26,7 @@ export interface FunctionLimits extends RetryPolicy {
 
 export interface QueueOptions {
   readonly store: QueueStore;
-  readonly bodies: Bodies;
+  readonly bodies: MessageBodies;
   readonly results: Results;
   readonly guard: Guard;
   readonly deliver: Deliver;
@@ -57,6 +57,8 @@ export interface QueueCounts {
 /** Callbacks of one function's calls under way at a time. */
 const callbackConcurrency = 10;
 const buryEveryMs = 10 * 60_000;
+/** How often a shared store is asked what others have put and taken. */
+const recountEveryMs = 5000;
 
 /** Asynchronous calls: kept, made, told of. Disposing it ends what runs, which begins anew at the next start. */
 export class Queue {
@@ -66,7 +68,9 @@ export class Queue {
   readonly #dispatcher: Dispatcher;
   readonly #counts = new Map<string, QueueCounts>();
   readonly #burying: NodeJS.Timeout;
+  readonly #recounting: NodeJS.Timeout | null;
   readonly #places: Places;
+  #depths: Promise<readonly Depth[]> | null = null;
 
   private constructor(options: QueueOptions, depths: readonly Depth[]) {
     this.#o = options;
@@ -81,7 +85,10 @@ export class Queue {
         if (message.lane === "call" && outcome.to === "queued") this.#count(message.fn).retries++;
         return outcome;
       },
-      concurrency: (lane, fn) => (lane === "call" ? limits(fn).concurrency : callbackConcurrency),
+      concurrency: (lane, fn) => {
+        if (lane === "callback") return callbackConcurrency;
+        return store.isShared && !options.limits(fn) ? 0 : limits(fn).concurrency;
+      },
       discarded: ({ next }) => void (next && options.bodies.drop(next.body)),
       left: ({ lane, fn }, { to, next }) => {
         this.#places.free(fn);
@@ -100,14 +107,20 @@ export class Queue {
       put: (message) => this.#put(message),
       cancel: async (callId) => (await this.#remove(callId)) > 0,
     });
-    for (const { lane, fn, queued } of depths) if (queued > 0) this.#dispatcher.kick(lane, fn);
+    store.watch({
+      available: (lane, fn) => this.#kick(lane, fn),
+      removed: (seqs) => this.#dispatcher.abort(seqs),
+    });
+    for (const { lane, fn, queued } of depths) if (queued > 0) this.#kick(lane, fn);
+    this.#recounting = store.isShared ? setInterval(() => void this.#recount(), recountEveryMs) : null;
     this.#burying = setInterval(() => void this.#bury(), buryEveryMs);
     void this.#bury();
   }
 
   /** Begins with what an earlier napd has left. */
   static async open(options: QueueOptions): Promise<Queue> {
-    return new Queue(options, await options.store.depths());
+    const { store } = options;
+    return new Queue(options, store.isShared ? [] : await store.depths());
   }
 
   list(filter: Omit<MessageFilter, "callId">): Promise<readonly MessageInfo[]> {
@@ -123,7 +136,7 @@ export class Queue {
 
   /**
    * What came of a call or, while it is queued or runs, what `get` says. Fails with RESULT_NOT_FOUND, or with
-   * RESULT_TOO_LARGE when it was not kept whole.
+   * RESULT_NOT_KEPT when it was not kept whole.
    */
   async result(callId: string): Promise<KeptResult | readonly MessageInfo[]> {
     const known = await this.#o.store.list({ callId, limit: 100 });
@@ -132,7 +145,7 @@ export class Queue {
     if (!result) throw new AppError("RESULT_NOT_FOUND", [callId]);
     if (result.isWhole) return result;
     result.body.destroy();
-    throw new AppError("RESULT_TOO_LARGE", [callId, this.#o.maxResultBytes]);
+    throw new AppError("RESULT_NOT_KEPT", [callId, this.#o.maxResultBytes]);
   }
 
   /** Ends a call wherever it is. Fails with QUEUE_CALL_NOT_FOUND. */
@@ -153,8 +166,12 @@ export class Queue {
     }
   }
 
+  /** Who asks while somebody else does gets the same: a scrape asks for each of its metrics. */
   depths(): Promise<readonly Depth[]> {
-    return this.#o.store.depths();
+    this.#depths ??= this.#o.store.depths().finally(() => {
+      this.#depths = null;
+    });
+    return this.#depths;
   }
 
   counts(): ReadonlyMap<string, QueueCounts> {
@@ -168,6 +185,7 @@ export class Queue {
   /** Begins nothing any more; what runs has `ms` to end, and begins anew at the next start if it does not. */
   async stop(ms: number): Promise<void> {
     clearInterval(this.#burying);
+    if (this.#recounting) clearInterval(this.#recounting);
     await this.#dispatcher.stop(ms);
   }
 
@@ -192,6 +210,22 @@ export class Queue {
       this.#counts.set(fn, counts);
     }
     return counts;
+  }
+
+  /** Of a store that is shared, this machine takes what it has the function for, and callbacks. */
+  #kick(lane: Lane, fn: string): void {
+    if (lane === "callback" || !this.#o.store.isShared || this.#o.limits(fn)) this.#dispatcher.kick(lane, fn);
+  }
+
+  /** What another machine did that is dead by now, or could not tell, is found here. */
+  async #recount(): Promise<void> {
+    try {
+      const depths = await this.#o.store.depths();
+      this.#places.recount(depths);
+      for (const { lane, fn, queued, running } of depths) if (queued + running > 0) this.#kick(lane, fn);
+    } catch (e) {
+      this.#o.log.debug({ err: messageOf(e) }, "the queue cannot be counted");
+    }
   }
 
   async #bury(): Promise<void> {

@@ -11,7 +11,7 @@ import type { Depth, Lane, Message, MessageFilter, MessageInfo, NewMessage, Outc
 /** What is asked for, in one turn of the event loop. */
 export interface Request {
   readonly id: number;
-  readonly method: Exclude<keyof QueueStore, symbol>;
+  readonly method: Exclude<keyof QueueStore, symbol | "isShared" | "watch">;
   readonly args: readonly unknown[];
 }
 
@@ -45,7 +45,15 @@ const migrations = [
    CREATE INDEX messages_work ON messages (lane, fn, state, due, seq);
    CREATE INDEX messages_call ON messages (call_id);
    CREATE INDEX messages_dead ON messages (seq) WHERE state = 'dead'`,
+  // with created: whoever counts reads the index alone, not the bodies
+  `DROP INDEX messages_work;
+   CREATE INDEX messages_work ON messages (lane, fn, state, due, seq, created)`,
 ];
+
+/** Free pages, 4 KiB each, that the file keeps for what comes; more are given back while nothing is asked. */
+const keptPages = 4096;
+/** Pages that are given back at a time; who asks meanwhile waits for so many. */
+const pagesAtOnce = 500;
 
 const { file, bodiesDir } = workerData as { file: string; bodiesDir: string };
 const db = open();
@@ -69,7 +77,8 @@ port.postMessage([]);
 function open(): DatabaseSync {
   mkdirSync(bodiesDir, { recursive: true, mode: 0o700 });
   const opened = new DatabaseSync(file);
-  opened.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000");
+  opened.exec("PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL");
+  opened.exec("PRAGMA busy_timeout = 5000; PRAGMA journal_size_limit = 67108864");
   const version = Number(opened.prepare("PRAGMA user_version").get()!.user_version);
   if (version > migrations.length)
     throw new Error(`it was written by a newer napd (schema ${version}, this one knows ${migrations.length})`);
@@ -107,6 +116,16 @@ function run(): void {
     });
   }
   port.postMessage(replies);
+  setImmediate(giveBack);
+}
+
+/** A queue that was long does not keep the disk when it is short again. */
+function giveBack(): void {
+  if (waiting.length > 0 || !db.isOpen) return;
+  const [row] = all("PRAGMA freelist_count");
+  if (Number(row!.freelist_count) <= keptPages) return;
+  db.exec(`PRAGMA incremental_vacuum(${pagesAtOnce})`);
+  setImmediate(giveBack);
 }
 
 function transaction<T>(work: () => T): T {
@@ -197,11 +216,17 @@ const methods: { [M in Request["method"]]: (...args: never[]) => unknown } = {
   },
 
   list({ fn, namespace, state, callId, limit }: MessageFilter): MessageInfo[] {
+    const conditions: [sql: string, ...values: SQLInputValue[]][] = [];
+    if (callId !== undefined) conditions.push(["call_id = ?", callId]);
+    if (fn !== undefined) conditions.push(["lane IN ('call', 'callback') AND fn = ?", fn]);
+    if (namespace !== undefined) conditions.push(["fn LIKE '%.' || ?", namespace]);
+    if (state !== undefined) conditions.push([`state = '${state}'`]);
+    const where = conditions.length === 0 ? "" : `WHERE ${conditions.map(([sql]) => sql).join(" AND ")}`;
+    // which ones, the indexes tell; only those that are shown are read
     const rows = all(
       `SELECT call_id AS callId, lane, fn, target, state, attempts, bytes, callback, created, due, status, error
-       FROM messages WHERE ${callId === undefined ? "?1 IS NULL" : "call_id = ?1"} AND (?2 IS NULL OR fn = ?2)
-         AND (?3 IS NULL OR fn LIKE '%.' || ?3) AND (?4 IS NULL OR state = ?4) ORDER BY seq LIMIT ?5`,
-      ...[callId ?? null, fn ?? null, namespace ?? null, state ?? null, limit],
+       FROM messages WHERE seq IN (SELECT seq FROM messages ${where} ORDER BY seq LIMIT ?) ORDER BY seq`,
+      ...[...conditions.flatMap(([, ...values]) => values), limit],
     );
     return rows as unknown as MessageInfo[];
   },

@@ -14,6 +14,7 @@ interface Waiting {
 
 /** The queue in `queue.db` of the data directory, with large bodies beside it in `queue/`. Fails with STORE. */
 export class SqliteStore implements QueueStore {
+  readonly isShared = false;
   readonly #file: string;
   readonly #worker: Worker;
   readonly #waiting = new Map<number, Waiting>();
@@ -45,6 +46,8 @@ export class SqliteStore implements QueueStore {
     });
     return store;
   }
+
+  watch() {}
 
   put(...args: Parameters<QueueStore["put"]>) {
     return this.#ask("put", args);

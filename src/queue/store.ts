@@ -78,11 +78,27 @@ export interface Taken {
   readonly nextDue: number | null;
 }
 
+/** What others do to the messages of a store that several machines share. */
+export interface StoreEvents {
+  /** There may be something to take. */
+  available(lane: Lane, fn: string): void;
+  /** Somebody has removed them: attempts at them are for nothing. */
+  removed(seqs: readonly number[]): void;
+}
+
 /**
  * The seam of the queue: messages that outlive napd. What a method has resolved for is on disk. Every method fails with
- * DISK_FULL or QUEUE_STORE, and has changed nothing then. What was taken and not settled when napd ended is queued again.
+ * DISK_FULL or QUEUE_STORE (QUEUE_SERVER or QUEUE_SERVER_FULL when a server keeps them), and has changed nothing then.
+ * What was taken and not settled when napd ended is queued again.
  */
 export interface QueueStore extends AsyncDisposable {
+  /**
+   * Whether several machines put and take. What one of them takes, no other has until it settles or dies; its numbers
+   * are then about all of them, and it may be out of reach for a while.
+   */
+  readonly isShared: boolean;
+  /** Whom to tell; once, before anything else. */
+  watch(events: StoreEvents): void;
   put(message: NewMessage): Promise<void>;
   /** The oldest that are due, which are this caller's from now on until it settles them. */
   take(lane: Lane, fn: string, limit: number, now: number): Promise<Taken>;

@@ -27,6 +27,9 @@ export interface CronState {
   readonly runs: readonly CronRun[];
 }
 
+/** Why a run has failed that napd did not wait for. */
+export const cutOff = "napd ended while it ran";
+
 /** Runs that are remembered of a function. */
 const maxRuns = 20;
 /** An instant noticed within this is on time: pauses of the process, its own restart. Ms. */
@@ -101,7 +104,7 @@ export class CronJob {
     this.plan = plan;
     this.#timetables = timetables(plan, state?.done ?? {}, now);
     this.runs = (state?.runs ?? []).map((run) =>
-      run.result === "running" ? { ...run, result: "failed", error: "napd ended while it ran" } : run,
+      run.result === "running" ? { ...run, result: "failed", error: cutOff } : run,
     );
   }
 

@@ -19,20 +19,13 @@ export interface CronPlan {
   readonly isAsync: boolean;
 }
 
-/** Where a plan is made. */
-export interface PlanDefaults {
-  readonly timeZone: string;
-  /** Whether there is a queue to send runs through. */
-  readonly hasQueue: boolean;
-}
-
 /** Whether `topic`, a list with commas, names cron: contracts/api.md §3.6. */
 export function hasCronTopic(annotations: Annotations): boolean {
   return (annotations.topic ?? "").split(",").some((topic) => topic.trim() === cronTopic);
 }
 
-/** Never fails: what cannot be followed is in `problems`. */
-export function cronPlanOf(annotations: Annotations, { timeZone, hasQueue }: PlanDefaults): CronPlan {
+/** `timeZone`: of schedules that name none. Never fails: what cannot be followed is in `problems`. */
+export function cronPlanOf(annotations: Annotations, timeZone: string): CronPlan {
   const problems: string[] = [];
   const choose = <T extends string>(name: string, values: readonly [T, T]): T => {
     const given = annotations[name];
@@ -42,9 +35,7 @@ export function cronPlanOf(annotations: Annotations, { timeZone, hasQueue }: Pla
   };
   const overlap = choose("napd.cron.overlap", ["allow", "skip"]);
   const missed = choose("napd.cron.missed", ["skip", "once"]);
-  const wantsQueue = choose("napd.cron.async", ["false", "true"]) === "true";
-  if (wantsQueue && !hasQueue)
-    problems.push("napd.cron.async: there is no queue here; the function is called directly");
+  const isAsync = choose("napd.cron.async", ["false", "true"]) === "true";
   const schedules = new Map<string, Schedule>();
   const expressions = (annotations.schedule ?? "").split(";").filter((text) => text.trim() !== "");
   if (expressions.length === 0) problems.push("schedule: the annotation is missing or empty");
@@ -56,7 +47,7 @@ export function cronPlanOf(annotations: Annotations, { timeZone, hasQueue }: Pla
       problems.push(`schedule: ${messageOf(e)}`);
     }
   }
-  return { schedules: [...schedules.values()], problems, overlap, missed, isAsync: wantsQueue && hasQueue };
+  return { schedules: [...schedules.values()], problems, overlap, missed, isAsync };
 }
 
 /** What makes two schedules the same one. */

@@ -5,8 +5,8 @@ import { AppError, messageOf } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
 import { type FunctionId, keyOf } from "../base/names.ts";
 import { Pending } from "../base/pending.ts";
-import { CronJob, type CronRun, type CronState } from "./cron-job.ts";
-import { cronPlanOf, cronTopic, hasCronTopic, type PlanDefaults } from "./cron-plan.ts";
+import { CronJob, type CronRun, type CronState, cutOff } from "./cron-job.ts";
+import { cronPlanOf, cronTopic, hasCronTopic } from "./cron-plan.ts";
 
 /** One call to be made: POST, no body, these headers. */
 export interface CronCall {
@@ -34,11 +34,13 @@ export interface CronRecords {
   save(changed: readonly (FunctionId & { readonly state: CronState })[], gone: readonly FunctionId[]): void;
 }
 
-export interface CronOptions extends PlanDefaults {
+export interface CronOptions {
+  /** Of schedules that name none. */
+  timeZone: string;
   /** Every function there is, those that nobody calls too. */
   functions: () => Iterable<CronFunction>;
-  /** Makes a call; rejects when there is no answer. */
-  deliver: (call: CronCall) => Promise<CronOutcome>;
+  /** Makes a call; rejects when there is no answer, or the signal aborts. */
+  deliver: (call: CronCall, signal: AbortSignal) => Promise<CronOutcome>;
   records: CronRecords;
   clock: Clock;
   log: Logger;
@@ -54,6 +56,8 @@ export interface CronStatus extends FunctionId {
   /** Oldest first. */
   readonly runs: readonly Readonly<CronRun>[];
 }
+
+const none: readonly string[] = [];
 
 /** Between two looks at the clock, ms: it may be set, and functions change. */
 const longestWaitMs = 1000;
@@ -71,6 +75,7 @@ export class Cron implements AsyncDisposable {
   /** To be taken out of the store. */
   #gone: FunctionId[] = [];
   readonly #work: Pending;
+  readonly #ending = new AbortController();
   #timer: NodeJS.Timeout | null = null;
   #stopped = false;
   #savesFail = false;
@@ -99,9 +104,16 @@ export class Cron implements AsyncDisposable {
     if (this.#timer) clearTimeout(this.#timer);
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
+  /** The same, and those under way have `ms` to end; what does not is cut off. */
+  async end(ms: number): Promise<void> {
     this.stop();
+    const timer = setTimeout(() => this.#ending.abort(), ms);
     await this.#work.settled();
+    clearTimeout(timer);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.end(0);
     this.#save();
   }
 
@@ -136,6 +148,11 @@ export class Cron implements AsyncDisposable {
       .map(statusOf);
   }
 
+  /** What of a function's annotations cannot be followed, one sentence each; as of the last tick. */
+  problems(id: FunctionId): readonly string[] {
+    return this.#jobs.get(keyOf(id))?.plan.problems ?? none;
+  }
+
   /** Begins a run now, whatever the schedules say. Fails with CRON_UNKNOWN, CRON_RUNNING or SHUTTING_DOWN. */
   run(id: FunctionId): Readonly<CronRun> {
     this.#look();
@@ -163,7 +180,7 @@ export class Cron implements AsyncDisposable {
         job.annotations = annotations;
         continue;
       }
-      const plan = cronPlanOf(annotations, this.#o);
+      const plan = cronPlanOf(annotations, this.#o.timeZone);
       if (job) job.follow(annotations, plan, now);
       else this.#jobs.set(key, new CronJob(id, annotations, plan, this.#stored.get(key)?.state, now));
       this.#stored.delete(key);
@@ -180,6 +197,7 @@ export class Cron implements AsyncDisposable {
 
   async #run(job: CronJob, run: CronRun): Promise<void> {
     const { clock, deliver } = this.#o;
+    const { signal } = this.#ending;
     const begin = clock.monotonic();
     const headers = {
       "X-Topic": cronTopic,
@@ -188,12 +206,12 @@ export class Cron implements AsyncDisposable {
       "X-Call-Id": run.callId,
     };
     try {
-      run.status = (await deliver({ id: job.id, headers, isAsync: job.plan.isAsync })).status;
+      run.status = (await deliver({ id: job.id, headers, isAsync: job.plan.isAsync }, signal)).status;
       run.result = run.status < 400 ? "ok" : "failed";
       if (run.result === "failed") run.error = `it answered ${run.status}`;
     } catch (e) {
       run.result = "failed";
-      run.error = messageOf(e);
+      run.error = signal.aborted ? cutOff : messageOf(e);
     }
     run.durationMs = clock.monotonic() - begin;
     job.isDirty = true;

@@ -1,28 +1,19 @@
-import { request } from "node:http";
+import { Readable } from "node:stream";
 import { keyOf } from "../base/names.ts";
-import type { CronCall, CronOutcome } from "./cron.ts";
+import type { Deliver } from "../invoke/internal.ts";
+import type { CronOptions } from "./cron.ts";
 
 /**
- * Makes calls by the gateway's own listener, so that they are woken for, limited, timed and counted as everybody
- * else's. How long one may take is the function's limit. The answer's body is read and dropped.
+ * Makes calls from inside napd, so that they are woken for, limited, timed and counted as everybody else's; `later` is
+ * the way into the queue. How long one may take is the function's limit. The answer's body is read and dropped.
  */
-export function deliverBy({ host, port }: { host: string; port: number }): (call: CronCall) => Promise<CronOutcome> {
-  const to = { host: reachable(host), port, method: "POST", agent: false } as const;
-  return ({ id, headers, isAsync }) =>
-    new Promise((resolve, reject) => {
-      const path = `/${isAsync ? "async-function" : "function"}/${keyOf(id)}`;
-      const call = request({ ...to, path, headers: { ...headers, "Content-Length": "0" } }, (answer) => {
-        answer.on("error", reject);
-        answer.on("end", () => resolve({ status: answer.statusCode! }));
-        answer.resume();
-      });
-      call.on("error", reject);
-      call.end();
+export function deliverBy(now: Deliver, later: Deliver): CronOptions["deliver"] {
+  return async ({ id, headers, isAsync }, signal) => {
+    const answer = await (isAsync ? later : now)({
+      ...{ address: keyOf(id), target: "/", headers: Object.entries(headers).flat() },
+      ...{ body: Readable.from([]), bodyBytes: 0, signal },
     });
-}
-
-/** Who listens on every address is found on the loopback one. */
-function reachable(host: string): string {
-  if (host === "0.0.0.0") return "127.0.0.1";
-  return host === "::" ? "::1" : host;
+    for await (const _ of answer);
+    return { status: answer.statusCode! };
+  };
 }

@@ -44,6 +44,8 @@ export interface ServedApi extends AsyncDisposable {
   readonly port: number;
 }
 
+const yearly = { topic: "cron-function", schedule: "@yearly" };
+
 /** `overwrite`: whether POST replaces secrets. The default namespace is fn. */
 export async function serveApi(
   parts: ApiParts,
@@ -71,8 +73,9 @@ export async function serveApi(
       depths: async () => [],
     },
     cron: new Cron({
-      ...{ functions: () => [], records: { load: () => [], save: () => {} }, deliver: async () => ({ status: 200 }) },
-      ...{ timeZone: "UTC", hasQueue: false, clock: systemClock, log },
+      functions: () => [{ id: { name: "tick", namespace: "fn" }, annotations: yearly }],
+      ...{ records: { load: () => [], save: () => {} }, deliver: async () => ({ status: 200 }) },
+      ...{ timeZone: "UTC", clock: systemClock, log },
     }),
     countRequest: () => {},
     stopping: new AbortController().signal,

@@ -27,10 +27,15 @@ export interface World extends AsyncDisposable {
   /** Of the functions. */
   readonly namespace: string;
   readonly containerd: PrivateContainerd;
+  /** By which its napd is kept apart from others on this machine. */
+  readonly settings: Readonly<Record<string, string>>;
   /** Directories and files that napd works with. */
   readonly paths: { data: string; run: string; logs: string };
-  /** Starts napd and waits until it answers; `more` are further settings. */
-  start(more?: Record<string, string>, env?: NodeJS.ProcessEnv): Promise<void>;
+  /**
+   * Starts napd and waits until it answers; `more` are further settings, `by` a program and its first arguments that
+   * runs what the rest of its arguments say.
+   */
+  start(more?: Record<string, string>, env?: NodeJS.ProcessEnv, by?: readonly string[]): Promise<void>;
   /** The running napd. */
   napd(): Child;
   /** napd's log so far. */
@@ -55,9 +60,11 @@ export interface WorldOptions {
   diskMib?: number;
   /** Path of an installed napd to run instead of the sources. */
   program?: string;
+  /** Of the functions; without it one of its own. */
+  namespace?: string;
 }
 
-export async function openWorld({ diskMib, program }: WorldOptions = {}): Promise<World> {
+export async function openWorld({ diskMib, program, namespace }: WorldOptions = {}): Promise<World> {
   await using up = new AsyncDisposableStack();
   const { path: dir } = up.use(await tmpDir());
   const id = `nt${randomInt(0x10000, 0xfffff).toString(16)}`;
@@ -81,7 +88,7 @@ export async function openWorld({ diskMib, program }: WorldOptions = {}): Promis
     "paths.logs": paths.logs,
     "network.bridge": id,
     "network.subnet": subnet,
-    "functions.namespace": `fn-${id}`,
+    "functions.namespace": namespace ?? `fn-${id}`,
     "functions.grace": "2s",
   };
   const flags = (more: Record<string, string> = {}) =>
@@ -165,9 +172,11 @@ export async function openWorld({ diskMib, program }: WorldOptions = {}): Promis
     bridge: id,
     namespace: settings["functions.namespace"],
     containerd,
+    settings,
     paths,
-    async start(more = {}, env = {}) {
-      napd = await startChild(command, [...first, ...flags(more)], { logFile, env: { ...process.env, ...env } });
+    async start(more = {}, env = {}, by = []) {
+      const [program, ...args] = [...by, command, ...first, ...flags(more)];
+      napd = await startChild(program!, args, { logFile, env: { ...process.env, ...env } });
       await waitReady(napd, healthy, { what: "napd", timeoutMs: 30_000, logFile });
     },
     napd: () => napd!,

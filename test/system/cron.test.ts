@@ -46,8 +46,11 @@ suite("cron", () => {
   test("what it has run is known after a restart, and a change takes effect at once", async () => {
     await world.api("PUT", "/system/functions", {
       ...{ service: "tick", image: "env:1" },
-      annotations: { topic: "cron-function", schedule: "@yearly" },
+      annotations: { topic: "cron-function", schedule: "@yearly; sometimes" },
     });
+    const warnings = async () => JSON.parse((await world.api("GET", "/system/function/tick")).text).warnings;
+    const [warning] = await eventually<string[]>(warnings, (all) => all?.length === 1);
+    assert.match(warning!, /^schedule: "sometimes" has 1 fields/);
     const before = await eventually(runs, (all) => all.every((run) => run.result !== "running"));
     await world.napd().kill9();
     await world.start({ "images.pull_policy": "Never" });

@@ -12,7 +12,7 @@ import {
   type StackFlags,
   stackFlags,
 } from "../flags.ts";
-import { openGateway } from "../gateway.ts";
+import { openGateway, usualTimeoutMs } from "../gateway.ts";
 import type { Define } from "../main.ts";
 import { plan, printPlan } from "../plan.ts";
 import { chosen, readStack } from "../stack.ts";
@@ -29,6 +29,7 @@ export interface DeployFlags {
   replace?: boolean;
   wait: boolean;
   waitTimeout: number;
+  timeout?: number;
   json?: boolean;
 }
 
@@ -48,6 +49,7 @@ export function deployOptions(flags: DeployFlags): DeployOptions {
     replace: flags.replace ?? false,
     wait: flags.wait,
     waitMs: flags.waitTimeout,
+    timeoutMs: flags.timeout ?? Math.max(flags.waitTimeout, usualTimeoutMs),
     json: flags.json ?? false,
   };
 }

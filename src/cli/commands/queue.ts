@@ -107,10 +107,8 @@ export const define: Define = (command, context) => {
       const found = flags.wait
         ? await waitForResult(context, gateway, id, flags.waitTimeout!)
         : await findResult(gateway, id);
-      if (found) return showResult(context, id, found, flags);
-      const [entry] = await getCall(gateway, id);
-      const state = entry!.state === "dead" ? `given up: ${reasonOf(entry!)}` : `${entry!.state} still; --wait waits`;
-      throw new Failure(`call ${id} has no result: it is ${state}`);
+      if (!Array.isArray(found)) return showResult(context, id, found, flags);
+      throw new Failure(`call ${id} has no result yet: it is ${found[0]?.state}; --wait waits for it`);
     });
 
   /** A command for calls by their ids, or for all of some states. */

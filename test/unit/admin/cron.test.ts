@@ -36,7 +36,7 @@ async function open() {
         return { status: 200 };
       },
       records: { load: () => [], save: () => {} },
-      ...{ timeZone: "Europe/Berlin", hasQueue: false, clock: systemClock, log: openLog("silent") },
+      ...{ timeZone: "Europe/Berlin", clock: systemClock, log: openLog("silent") },
     }),
   );
   const parts = {

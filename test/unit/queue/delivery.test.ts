@@ -19,7 +19,7 @@ import { tmpDir } from "../../support/tmp.ts";
 type Fn = (req: IncomingMessage, res: ServerResponse) => void;
 
 /** A queue whose calls `fn` answers. Calls are put where the gateway would, without its checks. */
-async function opened(fn: Fn, more: Partial<FunctionLimits> = {}) {
+async function opened(fn: Fn, more: Partial<FunctionLimits> = {}, diskReserve = 0) {
   await using up = new AsyncDisposableStack();
   const { path } = up.use(await tmpDir());
   const log = openLog("silent");
@@ -28,7 +28,7 @@ async function opened(fn: Fn, more: Partial<FunctionLimits> = {}) {
   const limits = { ...asyncDefaults, attempts: 3, minWaitMs: 1, maxBodyBytes: 0, ...more };
   const open = () =>
     Queue.open({
-      ...{ store, results, bodies: new Bodies(bodiesDir(path)), guard: new Guard([], []) },
+      ...{ store, results, bodies: new Bodies(bodiesDir(path), diskReserve), guard: new Guard([], []) },
       deliver: openInternalCalls(fn, 16_384),
       ...{
         limits: () => limits,
@@ -141,7 +141,7 @@ suite("asynchronous calls that are delivered", () => {
       await t.begin(t.message("a"));
       await t.empty();
       await until("it was read", () => isRead);
-      await assert.rejects(t.queue().result("a"), (e) => isAppError(e, "RESULT_TOO_LARGE"));
+      await assert.rejects(t.queue().result("a"), (e) => isAppError(e, "RESULT_NOT_KEPT"));
       assert.deepEqual(await t.files(), []);
     }
     await using t = await opened(answer);
@@ -163,6 +163,19 @@ suite("asynchronous calls that are delivered", () => {
     assert.deepEqual([info!.attempts, info!.status, info!.error], [2, 502, "why"]);
     const { headers, body } = (await t.result("a")) as { headers: Headers; body: string };
     assert.deepEqual([headers.get("x-function-status"), headers.get("x-retry"), body], ["502", "1", "why\n"]);
+  });
+
+  test("an answer that there is no room for is told of without its body, and the call is not made again", async () => {
+    let calls = 0;
+    const answer: Fn = (_req, res) => {
+      calls++;
+      res.end("body");
+    };
+    await using t = await opened(answer, { keepResultsMs: 60_000 }, Number.MAX_SAFE_INTEGER);
+    await t.begin(t.message("a"));
+    await t.empty();
+    await assert.rejects(t.queue().result("a"), (e) => isAppError(e, "RESULT_NOT_KEPT"));
+    assert.equal(calls, 1);
   });
 
   test("of one that is taken away while it runs nothing stays", async () => {

@@ -34,6 +34,10 @@ suite("callbacks may go to", () => {
     ["::ffff:203.0.113.7", true],
     ["64:ff9b::7f00:1", false],
     ["2002:7f00:1::", false],
+    ["::127.0.0.1", false],
+    ["64:ff9b:1::a9fe:a9fe", false],
+    ["2001:0:4136:e378:8000:63bf:80ff:fffe", false],
+    ["2001:4860::8888", true],
   ];
   for (const [address, allowed] of rows)
     test(`${address}: ${allowed}`, () => assert.equal(guard.allows(address), allowed));
@@ -49,8 +53,20 @@ suite("callbacks may go to", () => {
 
   for (const url of ["http://localhost/", "http://127.1/", "http://0x7f000001/", "http://2130706433/", "http://[::1]/"])
     test(`${url} is this machine however it is spelled`, async () => {
-      await assert.rejects(guard.addressOf(parseCallback(url)!.hostname), (e) => isAppError(e, "CALLBACK_REFUSED"));
+      await assert.rejects(guard.addressesOf(parseCallback(url)!.hostname), (e) => isAppError(e, "CALLBACK_REFUSED"));
     });
+
+  test("a host none of whose addresses is internal", async () => {
+    const at = (...addresses: string[]) => new Guard([], [], async () => addresses.map((address) => ({ address })));
+    assert.deepEqual(await at("203.0.113.7", "2001:db8::1").addressesOf("host"), [
+      { address: "203.0.113.7", family: 4 },
+      { address: "2001:db8::1", family: 6 },
+    ]);
+    for (const address of ["127.0.0.1", "::1", "::ffff:169.254.169.254"])
+      await assert.rejects(at("203.0.113.7", address).addressesOf("host"), (e) => isAppError(e, "CALLBACK_REFUSED"));
+    const unknown = new Guard([], [], () => Promise.reject(new Error("ENOTFOUND")));
+    await assert.rejects(unknown.addressesOf("host"), (e) => isAppError(e, "CALLBACK_FAILED"));
+  });
 
   for (const text of ["", "x", "/path", "ftp://host/", "file:///etc/passwd", "http://"])
     test(`"${text}" is no URL for a callback`, () => assert.equal(parseCallback(text), undefined));
@@ -78,6 +94,26 @@ suite("a callback", () => {
       isAppError(e, "CALLBACK_REFUSED"),
     );
     assert.equal(seen.length, 1);
+    server.close();
+  });
+
+  test("goes to the address that was looked at, whatever the name leads to afterwards", async () => {
+    const hosts: unknown[] = [];
+    const server = createServer((req, res) => {
+      hosts.push([req.headers.host, req.socket.localAddress]);
+      res.end();
+    }).listen(0, "0.0.0.0");
+    await once(server, "listening");
+    const { port } = server.address() as AddressInfo;
+    let asked = 0;
+    const rebinding = async () => [{ address: ++asked === 1 ? "127.0.0.1" : "127.0.0.2" }];
+    const guard = new Guard([], ["127.0.0.1"], rebinding);
+    const url = new URL(`http://rebinding.example:${port}/`);
+    const post = () => postCallback(guard, url, [], Readable.from([]), new AbortController().signal);
+    assert.equal((await post()).status, 200);
+    assert.deepEqual([asked, hosts], [1, [[`rebinding.example:${port}`, "127.0.0.1"]]]);
+    await assert.rejects(post(), (e) => isAppError(e, "CALLBACK_REFUSED"));
+    assert.equal(hosts.length, 1);
     server.close();
   });
 });

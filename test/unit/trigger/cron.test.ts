@@ -34,20 +34,23 @@ async function open(annotations: Annotations, start = "2026-03-01T12:00:30Z") {
     functions,
     holds: false,
     answer: async (): Promise<{ status: number }> => ({ status: 200 }),
-    hasQueue: false,
     cron: undefined as unknown as Cron,
     /** Another daemon on the same state. */
     restart() {
       t.cron?.stop();
       t.cron = new Cron({
         functions: () => functions,
-        async deliver(call) {
+        async deliver(call, signal) {
           calls.push(call);
-          if (t.holds) await new Promise<void>((resolve) => pending.push(resolve));
+          if (t.holds)
+            await new Promise<void>((resolve, reject) => {
+              pending.push(resolve);
+              signal.addEventListener("abort", () => reject(signal.reason));
+            });
           return t.answer();
         },
         records: new CronStore<CronState>(db),
-        ...{ timeZone: "UTC", hasQueue: t.hasQueue, clock, log: openLog("silent") },
+        ...{ timeZone: "UTC", clock, log: openLog("silent") },
       });
       t.cron.tick();
     },
@@ -213,15 +216,23 @@ suite("cron", () => {
     );
   });
 
-  test("the queue is used where there is one; else the call is direct, and the problem told", async () => {
-    for (const hasQueue of [false, true]) {
-      await using t = await open(every("* * * * *", { "napd.cron.async": "true" }));
-      t.hasQueue = hasQueue;
-      t.restart();
+  test("goes through the queue where the annotation says so", async () => {
+    for (const asked of ["true", "false"]) {
+      await using t = await open(every("* * * * *", { "napd.cron.async": asked }));
       t.pass(30_000);
-      assert.equal(t.calls[0]!.isAsync, hasQueue);
-      assert.equal(t.cron.list("fn")[0]!.problems.length, hasQueue ? 0 : 1);
+      assert.equal(t.calls[0]!.isAsync, asked === "true");
+      assert.deepEqual(t.cron.problems(id), []);
     }
+  });
+
+  test("a run that goes on when napd stops has its time, then is ended and counts as failed", async () => {
+    await using t = await open(every("* * * * *"));
+    t.holds = true;
+    t.pass(30_000);
+    const ended = t.cron.end(5);
+    assert.deepEqual(t.results(), ["schedule running"]);
+    await ended;
+    assert.deepEqual([t.results(), t.runs()[0]!.error], [["schedule failed"], "napd ended while it ran"]);
   });
 
   test("the last twenty runs are remembered, also by the next daemon", async () => {

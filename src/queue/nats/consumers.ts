@@ -1,0 +1,57 @@
+import { AckPolicy, DeliverPolicy } from "@nats-io/jetstream";
+import { nanos } from "@nats-io/transport-node";
+import type { Lane } from "../store.ts";
+import { isServerError, type Nats } from "./connection.ts";
+import type { Layout } from "./layout.ts";
+
+/** Of JetStream's errors: a consumer of that name is there, and has other settings. */
+const existsOtherwise = 10148;
+
+/** One consumer for each function and lane, which all machines share: it knows what was delivered and to be again. */
+export class Consumers {
+  readonly #layout: Layout;
+  readonly #ackWaitMs: number;
+  #known = new Map<string, Promise<unknown>>();
+
+  /** `ackWaitMs`: after so long without a sign a message is delivered to somebody else. */
+  constructor(layout: Layout, ackWaitMs: number) {
+    this.#layout = layout;
+    this.#ackWaitMs = ackWaitMs;
+  }
+
+  /** Nothing is known of a server that has come back. */
+  forget(lane?: Lane, fn?: string): void {
+    if (lane === undefined || fn === undefined) this.#known.clear();
+    else this.#known.delete(this.#layout.consumer(lane, fn));
+  }
+
+  /** The name of a consumer, which is there then. Its messages are counted by it, so it is made before the first. */
+  async ensure(nats: Nats, lane: Lane, fn: string): Promise<string> {
+    const name = this.#layout.consumer(lane, fn);
+    let made = this.#known.get(name);
+    if (!made) {
+      made = this.#make(nats, name, `${lane}.${fn}.>`);
+      this.#known.set(name, made);
+      made.catch(() => this.#known.delete(name));
+    }
+    await made;
+    return name;
+  }
+
+  async #make({ jsm }: Nats, name: string, filter: string): Promise<void> {
+    const stream = this.#layout.stream("messages");
+    const settings = { ack_wait: nanos(this.#ackWaitMs), max_ack_pending: -1 };
+    try {
+      await jsm.consumers.add(stream, {
+        ...settings,
+        durable_name: name,
+        filter_subject: this.#layout.subject("messages", filter),
+        ack_policy: AckPolicy.Explicit,
+        deliver_policy: DeliverPolicy.All,
+      });
+    } catch (e) {
+      if (!isServerError(e, existsOtherwise)) throw e;
+      await jsm.consumers.update(stream, name, settings);
+    }
+  }
+}
