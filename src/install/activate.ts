@@ -1,4 +1,4 @@
-import { readFile, rm } from "node:fs/promises";
+import { readFile, realpath, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { AppError, messageOf } from "../base/errors.ts";
@@ -149,8 +149,9 @@ function programOf({ folder }: Release): string {
 
 /** A napd that somebody started in another way holds what this one is to work on. */
 async function needNoOther({ config }: Machine): Promise<void> {
+  const dir = await realpath(config.paths.run).catch(() => config.paths.run);
   const locks = await readFile("/proc/net/unix", "utf8");
-  if (locks.split("\n").some((line) => line.endsWith(` @napd:${config.paths.run}`)))
+  if (locks.split("\n").some((line) => line.endsWith(` @napd:${dir}`)))
     throw new AppError("INSTALL", [
       `another napd runs with paths.run ${config.paths.run}, which systemd knows nothing of`,
       "stop it, then run this again; its functions run on",

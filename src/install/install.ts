@@ -6,7 +6,7 @@ import { activate, enableUnits, gatewayUrl } from "./activate.ts";
 import { ensureContainerd } from "./containerd.ts";
 import { exists, linkTarget, type Machine, runOn } from "./machine.ts";
 import { installPackages } from "./packages.ts";
-import { programs } from "./places.ts";
+import { isOwn, programs } from "./places.ts";
 import { bringIn, linkedRelease, prune, type Release, switchTo } from "./releases.ts";
 import { hasSystemd } from "./systemd.ts";
 
@@ -67,7 +67,7 @@ async function directories({ places, config }: Machine): Promise<void> {
     [logs, 0o700],
   ] as const) {
     await mkdir(dir, { recursive: true, mode });
-    await chmod(dir, mode);
+    if (isOwn(dir)) await chmod(dir, mode);
   }
 }
 
