@@ -107,6 +107,9 @@ find_missing() {
     need prometheus-alertmanager has prometheus-alertmanager
     need nats-server has nats-server
     need skopeo has skopeo
+    need buildah has buildah
+    need git has git
+    need python3 has python3
     need curl has curl
     need openssl has openssl
     need perl-base has perl
