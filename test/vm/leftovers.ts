@@ -22,7 +22,8 @@ done
 /** What a machine makes by itself from its first boot on, and the state of packages that stay. */
 const ofTheMachine = [
   /^link (lo|e\S+):$/,
-  /^file \/(root\/\.(ssh|cache)|var\/(log|cache|tmp)|tmp)\//,
+  /^file \/(home|root\/\.(ssh|cache)|var\/(log|cache|tmp)|tmp|run\/udev)\//,
+  /^file \/(etc|var)\/\.updated$|\/__pycache__\/|^file \/usr\/sbin\/(ip|ip6|arp|eb)tables/,
   /^file \/etc\/(ssh|netplan|cloud|apt|alternatives|sudoers\.d|systemd\/(network|system\/[a-z-]+\.target\.wants\/containerd))/,
   /^file \/etc\/(hosts|ld\.so\.cache|\.pwd\.lock|(sub|g?sha|passw|grou)\w+-?|locale.*|default\/locale|.*\.dpkg-\w+)$/,
   /^file \/var\/lib\/(apt|cloud|dpkg|systemd|containerd|dbus|private|ucf|logrotate)\//,

@@ -53,11 +53,11 @@ export async function underLoad(subject: Subject, work: () => Promise<unknown>):
   const done = work().then(() => get(subject.url("hello")));
   await done.catch(() => {}); // the calls are looked at first: they may say why
   const took = (performance.now() - begin) / 1000;
-  const { answered, failed, slowestMs } = await callers.stop();
+  const { answered, failed, repeated, slowestMs } = await callers.stop();
   await done;
   assert.deepEqual(failed, [], `${failed.length} calls failed, ${answered} were answered`);
   assert.equal(await subject.processOf("hello"), hello);
-  return `${took.toFixed(1)} s, ${answered} calls, none failed, the slowest ${Math.round(slowestMs)} ms; the same process`;
+  return `${took.toFixed(1)} s, ${answered} calls, none failed, ${repeated} sent again, the slowest ${Math.round(slowestMs)} ms; the same process`;
 }
 
 export function restart(subject: Subject): Promise<string> {
