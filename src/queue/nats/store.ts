@@ -44,7 +44,8 @@ interface Held {
   readonly run: Run;
   /** Of the run, in its stream. */
   record: number;
-  delivery: Msg;
+  /** Where it is said what becomes of it. */
+  reply: string;
   /** The message that follows, ready to be published. */
   next?: Packed;
   /** Its removal was asked for, and the answer did not come. */
@@ -206,9 +207,9 @@ export class NatsStore implements QueueStore {
     clearInterval(this.#renewing);
     const nats = link.current;
     if (nats) {
-      const release = async ({ key, run, record, delivery }: Held) => {
+      const release = async ({ key, run, record, reply }: Held) => {
         await writeRun(nats, layout, key, { ...run, state: "queued", due: clock.now() }, record);
-        delivery.respond("-NAK");
+        link.say(reply, "-NAK");
       };
       await Promise.allSettled([...this.#held.values()].map((held) => link.ask(() => release(held))));
       await this.#behind.settled();
@@ -263,11 +264,12 @@ export class NatsStore implements QueueStore {
   async #begin(nats: Nats, delivery: Msg, now: number): Promise<Message | null> {
     const { layout } = this.#o;
     const { seq, deliveries } = deliveryOf(delivery);
+    const reply = delivery.reply!;
     const held = this.#held.get(seq);
     if (held) {
       // the server took us for dead; the attempt goes on
-      held.delivery = delivery;
-      delivery.respond("+WPI");
+      held.reply = reply;
+      this.#o.link.say(reply, "+WPI");
       return null;
     }
     const key = layout.keyOf(delivery.subject);
@@ -278,24 +280,24 @@ export class NatsStore implements QueueStore {
     if (record === null) {
       const before = await readRun(nats, layout, key);
       if (before?.state === "queued" && before.due > now) {
-        this.#putOffUntil(delivery, seq, lane, fn, before.due, now);
+        this.#putOffUntil(reply, seq, lane, fn, before.due, now);
         return null;
       }
       if (before?.state === "running" && before.by !== this.#id && (await this.#isAlive(nats, before.by, seq))) {
-        nak(delivery, this.#o.ackWaitMs);
+        this.#nak(reply, this.#o.ackWaitMs);
         return null;
       }
       const { status = null, error = null, attempts = 0 } = before ?? {};
       run = { ...unread, attempts: attempts + 1, status, error };
       record = await writeRun(nats, layout, key, run, before?.record ?? 0);
       if (record === null) {
-        nak(delivery, overdueEveryMs);
+        this.#nak(reply, overdueEveryMs);
         return null;
       }
     }
     this.#putOff.get(`${lane} ${fn}`)?.delete(seq);
     const { info, message } = unpack(key, seq, run.attempts, delivery);
-    this.#held.set(seq, { key, info, payload: delivery.data, run, record, delivery, isLeaving: false });
+    this.#held.set(seq, { key, info, payload: delivery.data, run, record, reply, isLeaving: false });
     return message;
   }
 
@@ -317,7 +319,7 @@ export class NatsStore implements QueueStore {
     const record = await link.ask((nats) => writeRun(nats, layout, held.key, run, held.record));
     if (record === null) return false;
     const { lane, fn } = partsOf(held.key);
-    this.#putOffUntil(held.delivery, seq, lane, fn, due, clock.now());
+    this.#putOffUntil(held.reply, seq, lane, fn, due, clock.now());
     return true;
   }
 
@@ -365,8 +367,8 @@ export class NatsStore implements QueueStore {
     if (!there?.header.toString().includes(body.id)) this.#removeBody(held.next.info);
   }
 
-  #putOffUntil(delivery: Msg, seq: number, lane: Lane, fn: string, due: number, now: number): void {
-    nak(delivery, Math.max(1, due - now));
+  #putOffUntil(reply: string, seq: number, lane: Lane, fn: string, due: number, now: number): void {
+    this.#nak(reply, Math.max(1, due - now));
     const key = `${lane} ${fn}`;
     const dues = this.#putOff.get(key) ?? new Map<number, number>();
     this.#putOff.set(key, dues.set(seq, due));
@@ -388,7 +390,12 @@ export class NatsStore implements QueueStore {
 
   /** Signs of life for all that runs here. */
   #renew(): void {
-    if (this.#o.link.current) for (const { delivery } of this.#held.values()) delivery.respond("+WPI");
+    for (const { reply } of this.#held.values()) this.#o.link.say(reply, "+WPI");
+  }
+
+  /** Has the server deliver a message again after `ms`, to anybody. */
+  #nak(reply: string, ms: number): void {
+    this.#o.link.say(reply, `-NAK ${JSON.stringify({ delay: Math.round(ms) * 1_000_000 })}`);
   }
 
   #forget(seq: number): void {
@@ -401,7 +408,7 @@ export class NatsStore implements QueueStore {
   }
 
   #tell(what: "wake" | "gone", content: object): void {
-    this.#o.link.current?.nc.publish(this.#o.layout.notice(what), JSON.stringify(content));
+    this.#o.link.say(this.#o.layout.notice(what), JSON.stringify(content));
   }
 
   #removeBody({ body }: Info): void {
@@ -427,9 +434,4 @@ export class NatsStore implements QueueStore {
 
 async function purgeKey(jsm: Nats["jsm"], layout: Layout, name: "messages" | "dead", key: Key): Promise<void> {
   await jsm.streams.purge(layout.stream(name), { filter: layout.subject(name, key) });
-}
-
-/** Has the server deliver a message again after `ms`, to anybody. */
-function nak(delivery: Msg, ms: number): void {
-  delivery.respond(`-NAK ${JSON.stringify({ delay: Math.round(ms) * 1_000_000 })}`);
 }
