@@ -23,9 +23,13 @@ import {
   rmSync,
   writeFileSync,
 } from "node:fs";
+import { tmpdir } from "node:os";
 import { join, relative, resolve } from "node:path";
+import { DatabaseSync } from "node:sqlite";
 import { parseArgs } from "node:util";
+import { SqliteStore } from "../src/queue/sqlite.ts";
 import { readRelease } from "../src/release.ts";
+import { schemaVersion } from "../src/store/state.ts";
 import { bunRuntime } from "./bun-runtimes.ts";
 import { npmPackage } from "./npm-package.ts";
 
@@ -56,7 +60,7 @@ const copied = ["proto", "cni", "systemd", "cloud-init", "templates", "docs", "i
 ]);
 
 /** Everything that a release has, in a folder that exists and is empty. */
-async function fill(folder: string, architecture: Architecture, onlyBuilt: boolean): Promise<void> {
+export async function fill(folder: string, architecture: Architecture, onlyBuilt: boolean): Promise<void> {
   for (const name of ["bin", "runtime", "lib", "dist"]) mkdirSync(join(folder, name));
   writeFileSync(join(folder, "bin/napd"), launcher("napd", fewArenas), { mode: 0o755 });
   writeFileSync(join(folder, "bin/nap"), launcher("nap"), { mode: 0o755 });
@@ -65,7 +69,9 @@ async function fill(folder: string, architecture: Architecture, onlyBuilt: boole
 
   const { version, sha, commitMessage } = await readRelease(root);
   const json = (value: object) => `${JSON.stringify(value, null, 2)}\n`;
-  writeFileSync(join(folder, "package.json"), json({ name: "napd", version, license: "MIT", type: "module" }));
+  const schemas = { "state.db": schemaVersion, "queue.db": await queueSchema() };
+  const description = { name: "napd", version, license: "MIT", type: "module", schemas };
+  writeFileSync(join(folder, "package.json"), json(description));
   writeFileSync(join(folder, "revision.json"), json({ sha, message: commitMessage }));
 
   for (const name of copied)
@@ -75,18 +81,33 @@ async function fill(folder: string, architecture: Architecture, onlyBuilt: boole
   for (const name of [`watchdog-linux-${architecture}`, ...fwatchdogs(architecture)])
     if (!onlyBuilt || existsSync(join(root, "dist", name)))
       cpSync(join(root, "dist", name), join(folder, "dist", name), { recursive: true });
-  writeFileSync(join(folder, "SHA256SUMS"), sumsOf(folder));
 }
 
-/** What sha256sum prints for every file of a folder: says whether it is whole, and is its name among releases. */
-export function sumsOf(folder: string): string {
+/** Lists every file as sha256sum does: that says whether a release is whole, and is its name among others. */
+export function writeSums(folder: string): void {
   const files = readdirSync(folder, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
-  const names = files.map((file) => relative(folder, join(file.parentPath, file.name))).sort();
-  return names.map((name) => `${sha256(join(folder, name))}  ${name}\n`).join("");
+  const paths = files.map((file) => relative(folder, join(file.parentPath, file.name)));
+  const names = paths.filter((path) => path !== "SHA256SUMS").sort();
+  const lines = names.map((name) => `${sha256(join(folder, name))}  ${name}\n`);
+  writeFileSync(join(folder, "SHA256SUMS"), lines.join(""));
 }
 
 function sha256(file: string): string {
   return createHash("sha256").update(readFileSync(file)).digest("hex");
+}
+
+/** Nobody but the thread of the queue knows it. */
+async function queueSchema(): Promise<number> {
+  const dir = mkdtempSync(join(tmpdir(), "napd-release-"));
+  try {
+    await using _ = await SqliteStore.open(dir);
+    const db = new DatabaseSync(join(dir, "queue.db"), { readOnly: true });
+    const { user_version: version } = db.prepare("PRAGMA user_version").get()!;
+    db.close();
+    return Number(version);
+  } finally {
+    rmSync(dir, { recursive: true });
+  }
 }
 
 function fwatchdogs(architecture: Architecture): string[] {
@@ -149,6 +170,7 @@ async function main(args: string[]): Promise<void> {
     try {
       mkdirSync(join(work, name));
       await fill(join(work, name), architecture, onlyBuilt);
+      writeSums(join(work, name));
       const file = join(out, `${name}.tar.gz`);
       pack(work, name, file, commitSeconds(), onlyBuilt ? 1 : 9);
       sums.push(`${sha256(file)}  ${name}.tar.gz\n`);

@@ -1,5 +1,5 @@
 #!/bin/sh
-# sh scripts/setup.sh start|test|check|bench [arguments]
+# sh scripts/setup.sh start|test|vm|check|bench [arguments]
 # sh scripts/setup.sh node FILE [arguments]
 #
 # Brings this machine to where the named thing can run, then runs it. Every step looks first and does nothing, in
@@ -107,20 +107,35 @@ find_missing() {
     need prometheus-alertmanager has prometheus-alertmanager
     need nats-server has nats-server
     need skopeo has skopeo
+    need buildah has buildah
+    need git has git
+    need python3 has python3
     need curl has curl
     need openssl has openssl
     need perl-base has perl
+    need systemd has systemd-analyze
+    need shellcheck has shellcheck
+    need caddy has caddy
     need qemu-user-static has qemu-aarch64-static
     need musl-tools has musl-gcc
     need gcc has cc
     need binutils has readelf
+    need shellcheck has shellcheck
+    ;;
+  esac
+  case $1 in vm)
+    need mmdebstrap has mmdebstrap
+    need qemu-system-x86 has qemu-system-x86_64
+    need qemu-utils has qemu-img
+    need xorriso has xorriso
+    need e2fsprogs has mke2fs
+    need openssh-client has ssh
     ;;
   esac
   case $1 in bench)
     need wrk has wrk
     need nginx-light has nginx
     need haproxy has haproxy
-    need caddy has caddy
     need libc6-dev test -e /usr/include/stdio.h
     ;;
   esac
@@ -159,7 +174,7 @@ prepare_machine() { # prepare_machine COMMAND ARGUMENTS…
 # without a word to us: then the kernel passes it on.
 run_node() { exec setpriv --pdeathsig TERM node "$@"; }
 
-[ $# -gt 0 ] || die "usage: sh scripts/setup.sh start|test|check|bench|node [arguments]"
+[ $# -gt 0 ] || die "usage: sh scripts/setup.sh start|test|vm|check|bench|node [arguments]"
 npm_install
 case $1 in
 start | test)
@@ -167,6 +182,11 @@ start | test)
   what=$1
   shift
   run_node "scripts/$what.ts" "$@"
+  ;;
+vm)
+  prepare_machine "$@"
+  shift
+  run_node test/vm/run.ts "$@"
   ;;
 bench)
   prepare_machine "$@"
@@ -182,5 +202,5 @@ node)
   shift
   exec node "$@"
   ;;
-*) die "unknown command $1; there are start, test, check, bench and node" ;;
+*) die "unknown command $1; there are start, test, vm, check, bench and node" ;;
 esac

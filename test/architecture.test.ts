@@ -15,6 +15,7 @@ const rooms: readonly (readonly [room: string, mayImport: readonly string[] | "e
     [
       "daemon.ts",
       "machine.ts",
+      "live.ts",
       "teardown.ts",
       "install",
       "doctor",
@@ -34,6 +35,7 @@ const rooms: readonly (readonly [room: string, mayImport: readonly string[] | "e
   [
     "machine.ts",
     [
+      "live.ts",
       "config.ts",
       "functions",
       "host",
@@ -50,11 +52,13 @@ const rooms: readonly (readonly [room: string, mayImport: readonly string[] | "e
   ["install", ["config.ts", "release.ts", "host/exec.ts", "store", "installation.ts", "base"]],
   // looks at the machine as host will use it; nothing that runs needs it
   ["doctor", ["config.ts", "host/containerd", "host/net", "host/exec.ts", "base"]],
+  // the settings that change while it runs
+  ["live.ts", ["config.ts", "settings.ts", "base"]],
   ["config.ts", ["settings.ts", "base"]],
   ["settings.ts", ["base"]],
   ["release.ts", ["base"]],
-  // installation.ts: templates come with the program
-  ["cli", ["installation.ts", "base"]],
+  // installation.ts: templates come with the program; reference.ts: images have one grammar, which is pure
+  ["cli", ["installation.ts", "host/image/reference.ts", "base"]],
   ["watchdog", ["http1", "base"]],
   ["gateway", ["invoke", "functions", "base"]],
   ["admin", ["trigger", "functions", "store", "logs", "metrics", "base"]],
@@ -68,12 +72,26 @@ const rooms: readonly (readonly [room: string, mayImport: readonly string[] | "e
   // connections to replicas; what it parses by, the watchdog parses by too
   ["upstream", ["http1"]],
   // logs: a replica's log file is one of the things that it holds, from its start to its removal
-  ["host", ["host/image", "host/containerd", "host/oci", "host/net", "host/exec.ts", "logs", "base"]],
-  ["host/image", ["host/containerd", "host/exec.ts", "base"]],
+  [
+    "host",
+    [
+      "host/image",
+      "host/image/reference.ts",
+      "host/containerd",
+      "host/oci",
+      "host/net",
+      "host/exec.ts",
+      "logs",
+      "base",
+    ],
+  ],
+  ["host/image", ["host/image/reference.ts", "host/containerd", "host/exec.ts", "base"]],
   ["host/containerd", ["installation.ts", "base"]],
   ["host/oci", ["base"]],
   ["host/net", ["host/exec.ts", "installation.ts", "base"]],
   ["host/exec.ts", ["base"]],
+  // the grammar of image names, without any IO
+  ["host/image/reference.ts", ["base"]],
   ["store", ["base"]],
   ["logs", ["base"]],
   ["metrics", ["base"]],

@@ -45,6 +45,11 @@ export function imageRoutes(add: AddResource, { images, defaultNamespace, namesp
     },
   });
 
+  add("/system/images/pulls", {
+    GET: async (request) =>
+      images.pulls(checked(request, undefined)).map(({ progress, ...image }) => ({ ...image, ...progress })),
+  });
+
   add("/system/images/prune", {
     POST: async (request) => {
       const given = queryOf(request, "namespace");

@@ -275,7 +275,7 @@ const catalogue = {
   HOST_LACKS: { status: 500, say: (what: string, remedy: string) => `this machine lacks ${what}: ${remedy}` },
   INSTALL: {
     status: 500,
-    say: (what: string, remedy: string, lines = "") => `${what}; ${remedy}${lines && `\n${lines}`}`,
+    say: (what: string, remedy: string, lines?: string) => `${what}; ${remedy}${lines ? `\n${lines}` : ""}`,
   },
   DISK_FULL: {
     status: 507,
@@ -309,6 +309,11 @@ const catalogue = {
     status: 500,
     say: (address: string, why: string, setting: string) =>
       `cannot listen on ${address}: ${why}; free it or change setting ${setting}`,
+  },
+  TLS_CERTIFICATE: {
+    status: 500,
+    say: (file: string, why: string) =>
+      `certificate ${file} cannot be used: ${why}; settings tls.certificate and tls.key name the files`,
   },
   SHUTTING_DOWN: { status: 503, say: () => "napd is shutting down; try again in a moment" },
   INTERNAL: { status: 500, say: (why: string) => `internal error: ${why}` },

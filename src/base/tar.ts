@@ -233,7 +233,7 @@ function resolve(target: string): string {
 
 // --- writing -------------------------------------------------------------------------------------------------------
 
-/** What an entry's header says. It belongs to root. */
+/** What an entry's header says. */
 export interface TarHead {
   readonly name: string;
   /** @default "0", a file; "2" is a symbolic link, "5" a directory. */
@@ -245,19 +245,25 @@ export interface TarHead {
   readonly mtime: number;
   /** Of a link. @default "" */
   readonly target?: string;
+  /** Owner. @default root */
+  readonly uid?: number;
+  readonly gid?: number;
 }
 
 /** What goes before an entry's content: its header, with a pax header before it for what does not fit into that. */
-export function tarHeader({ name, type = "0", size = 0, mode, mtime, target = "" }: TarHead): Buffer {
+export function tarHeader(head: TarHead): Buffer {
+  const { name, type = "0", size = 0, mtime, target = "" } = head;
   const records = [
     ...(Buffer.byteLength(name) > maxFieldBytes ? [paxRecord("path", name)] : []),
     ...(Buffer.byteLength(target) > maxFieldBytes ? [paxRecord("linkpath", target)] : []),
     ...(size > maxOctalSize ? [paxRecord("size", String(size))] : []),
   ];
-  const block = headerBlock({ name, type, size: size > maxOctalSize ? 0 : size, mode, mtime, target });
+  const block = headerBlock({ uid: 0, gid: 0, ...head, type, size: size > maxOctalSize ? 0 : size, target });
   if (records.length === 0) return block;
   const extra = Buffer.concat(records);
-  const before = headerBlock({ name: "pax", type: "x", size: extra.length, mode: 0o600, mtime, target: "" });
+  const before = headerBlock({
+    ...{ name: "pax", type: "x", size: extra.length, mode: 0o600, mtime, target: "", uid: 0, gid: 0 },
+  });
   return Buffer.concat([before, extra, tarPadding(extra.length), block]);
 }
 
@@ -274,14 +280,14 @@ const maxFieldBytes = 100;
 /** Eleven octal digits. */
 const maxOctalSize = 8 ** 11 - 1;
 
-function headerBlock({ name, type, size, mode, mtime, target }: Required<TarHead>): Buffer {
+function headerBlock({ name, type, size, mode, mtime, target, uid, gid }: Required<TarHead>): Buffer {
   const block = Buffer.alloc(blockBytes);
   const octal = (value: number, at: number, length: number) =>
     block.write(`${value.toString(8).padStart(length - 1, "0")}\0`, at, "latin1");
   Buffer.from(name).copy(block, 0, 0, maxFieldBytes);
   octal(mode, 100, 8);
-  octal(0, 108, 8);
-  octal(0, 116, 8);
+  octal(uid, 108, 8);
+  octal(gid, 116, 8);
   octal(size, 124, 12);
   octal(mtime, 136, 12);
   block.write(" ".repeat(8), 148, "latin1");

@@ -12,23 +12,28 @@ export interface Reply {
 /** What an answer must be made of: an object, a list of objects, a list of texts. */
 export type Shape = "object" | "objects" | "texts";
 
-/** The JSON of an answer; anything else that came is named in one line. @param where - the URL that was asked. */
-export function parsed<T>(where: string, reply: Reply, shape?: Shape): T {
+/**
+ * The JSON of an answer; anything else that came is named in one line.
+ * @param where - the URL that was asked.
+ * @param lists - names under which each object must have a list.
+ */
+export function parsed<T>(where: string, reply: Reply, shape?: Shape, lists: readonly string[] = []): T {
   let value: unknown;
   try {
     value = JSON.parse(reply.text);
   } catch {
-    throw notJson(where, reply);
+    throw notOurs(where, reply);
   }
   // an empty list of Go
   if (value === null && (shape === "objects" || shape === "texts")) return [] as T;
-  if (shape && !fits(value, shape))
+  const hasLists = (v: unknown) => lists.every((name) => Array.isArray((v as Record<string, unknown>)[name]));
+  if (shape && !(fits(value, shape) && [value].flat().every(hasLists)))
     throw new Failure(`${where} answered ${excerpt(reply.text)}, which is not what is asked for; ${askWhoItIs}`);
   return value as T;
 }
 
-export const notJson = (where: string, reply: Reply): Failure =>
-  new Failure(`${where} answered ${reply.status} with ${contentOf(reply)}, not with JSON; ${askWhoItIs}`);
+export const notOurs = (where: string, reply: Reply): Failure =>
+  new Failure(`${where} answered ${reply.status} with ${contentOf(reply)}, not as the API does; ${askWhoItIs}`);
 
 const askWhoItIs = "is it an OpenFaaS gateway? -g or OPENFAAS_URL name another";
 
@@ -87,9 +92,13 @@ const connectionErrors: readonly (readonly [code: RegExp, what: string | undefin
   [/^(ECONNRESET|EPIPE)$/, undefined, "it may want https instead of http, or have been stopped just now"],
   [/^(EPROTO|ERR_SSL_)/, "it does not speak TLS", "write http:// instead of https://"],
   [/^HPE_/, "it does not speak HTTP", "is the port right?"],
-  [/HOSTNAME|ALTNAME/, undefined, "use the name that is in the certificate; --tls-no-verify accepts any"],
-  [/EXPIRED/, undefined, "renew the certificate; --tls-no-verify accepts any"],
-  [/CERT|SELF_SIGNED|ISSUER/, undefined, "SSL_CERT_FILE names the authority; --tls-no-verify accepts any certificate"],
+  [/ALTNAME/, "its certificate is for another name", "use that one; --tls-no-verify accepts any certificate"],
+  [/EXPIRED/, "its certificate has expired", "renew it; --tls-no-verify accepts any certificate"],
+  [
+    /CERT|SELF_SIGNED|ISSUER|VERIFY/,
+    "its certificate is of an authority that is not known here",
+    "SSL_CERT_FILE names a file of authorities; --tls-no-verify accepts any certificate",
+  ],
 ];
 
 export function unreachable(url: string, error: Error & { code?: string }, limitMs: number): Failure {

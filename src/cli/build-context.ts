@@ -71,7 +71,7 @@ function extraPath({ cwd }: Context, path: string): string {
   return inside(relative(cwd, resolve(cwd, path)) || ".", `${path}, to be copied into functions,`);
 }
 
-interface Bounds {
+export interface Bounds {
   /** Folders that links may lead into. */
   readonly within: readonly string[];
   /** Paths that are passed over. */
@@ -79,7 +79,7 @@ interface Bounds {
 }
 
 /** A file, or a folder with all that is in it, with their modes, over what is there. */
-async function copyTree(from: string, to: string, { within, except }: Bounds): Promise<void> {
+export async function copyTree(from: string, to: string, { within, except }: Bounds): Promise<void> {
   const roots = await Promise.all(within.map((path) => realpath(path)));
   const spared = new Set(await Promise.all(except.map((path) => realpath(path).catch(() => path))));
 

@@ -37,7 +37,8 @@ export interface Gateway {
   get<T>(path: string, query?: RequestOptions["query"], shape?: Shape): Promise<T>;
 }
 
-const usualTimeoutMs = 60_000;
+/** Of one request. */
+export const usualTimeoutMs = 60_000;
 /** Of an answer that is read as a whole. */
 const maxBodyBytes = 64 * 2 ** 20;
 
@@ -100,7 +101,7 @@ export function connect(
       });
       request.once("error", (e) => {
         trace(e.message);
-        reject(context.signal.aborted ? e : unreachable(url, e, limit));
+        reject(context.signal.aborted || e instanceof Failure ? e : unreachable(url, e, limit));
       });
       // a failure of the connection is told by the request; one of the input ends it as well
       if (isStream) pipeline(body, request).catch((e) => request.destroy(e));

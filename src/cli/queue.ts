@@ -1,5 +1,5 @@
 import { setTimeout as delay } from "node:timers/promises";
-import { parsed, type Reply, refused } from "./answers.ts";
+import { notOurs, parsed, type Reply } from "./answers.ts";
 import type { Context } from "./context.ts";
 import { Failure } from "./failure.ts";
 import type { Gateway, RequestOptions } from "./gateway.ts";
@@ -53,20 +53,18 @@ export interface CallResult {
   readonly body: Buffer;
 }
 
-/**
- * The result of a call, which napd keeps for a while: undefined while there is none. A call that was given up fails
- * with what napd knows of it.
- */
-export async function findResult(gateway: Gateway, id: string): Promise<CallResult | undefined> {
-  const reply = await gateway.request("GET", `${api.path}${pathOf(id)}/result`);
-  if (reply.status === 404) return undefined;
-  if (reply.status !== 200) throw refused(gateway.url, reply);
+/** The result of a call; while it waits or runs, what the queue has of it. Fails when there is no result to come. */
+export async function findResult(gateway: Gateway, id: string): Promise<CallResult | QueueEntry[]> {
+  const rest = `${pathOf(id)}/result`;
+  const reply = await askNapd(gateway, api, ["GET", rest], [200, 202]);
+  if (reply.status === 202) return parsed(`${gateway.url}${api.path}${rest}`, reply, "objects");
   const { headers, bytes: body } = reply;
+  if (headers["x-function-status"] === undefined) throw notOurs(`${gateway.url}${api.path}${rest}`, reply);
   const seconds = Number(headers["x-duration-seconds"] ?? Number.NaN);
-  return { status: Number(headers["x-function-status"] ?? 200), body, ...(Number.isFinite(seconds) && { seconds }) };
+  return { status: Number(headers["x-function-status"]), body, ...(Number.isFinite(seconds) && { seconds }) };
 }
 
-/** The result of a call as soon as there is one; fails after `waitMs`, or when there is none to come. */
+/** The result of a call as soon as there is one; fails after `waitMs`. */
 export async function waitForResult(
   context: Context,
   gateway: Gateway,
@@ -76,17 +74,7 @@ export async function waitForResult(
   const end = performance.now() + waitMs;
   for (let pause = 20; ; pause = Math.min(pause * 1.5, 1000)) {
     const found = await findResult(gateway, id);
-    if (found) return found;
-    // fails when the queue has nothing of it: done without a result that is kept, or never there
-    const entries = await getCall(gateway, id).catch(async (e) => {
-      const late = await findResult(gateway, id);
-      if (late) return late;
-      throw e instanceof Failure ? new Failure(`call ${id} has no result: ${e.message}`) : e;
-    });
-    if (!Array.isArray(entries)) return entries;
-    const own = entries.filter((e) => e.kind === "call");
-    if (own.length > 0 && own.every((e) => e.state === "dead"))
-      throw new Failure(`call ${id} was given up: ${reasonOf(own[0]!)}; nap queue retry ${id} queues it again`);
+    if (!Array.isArray(found)) return found;
     if (performance.now() > end)
       throw new Failure(
         `call ${id} has no result after ${waitMs / 1000} s (--wait-timeout); nap queue describe ${id} says how it is`,

@@ -12,12 +12,13 @@ export interface StatusLines {
 
 /**
  * One line for each of several things that happen at once. On a terminal the lines stay where they are, change, and
- * tell the seconds; elsewhere, and where they do not fit, a thing gets a line when it ends.
+ * tell the seconds; elsewhere, where they do not fit, and where others write in between (`mayLive` is false), a thing
+ * gets a line when it ends.
  */
-export function statusLines({ stderr }: Context, names: readonly string[]): StatusLines {
+export function statusLines({ stderr }: Context, names: readonly string[], mayLive = true): StatusLines {
   const width = Math.max(...names.map(widthOf));
   const columns = stderr.columns ?? 80;
-  const isLive = stderr.isTTY && columns > width + 10 && names.length < (stderr.rows ?? 24);
+  const isLive = mayLive && stderr.isTTY && columns > width + 10 && names.length < (stderr.rows ?? 24);
   const texts = new Map(names.map((name) => [name, ""]));
   const underWay = new Set(names);
   const began = performance.now();

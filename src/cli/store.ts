@@ -1,6 +1,8 @@
+import { refused } from "./answers.ts";
 import type { Context } from "./context.ts";
-import { Failure } from "./failure.ts";
-import { connect, refused } from "./gateway.ts";
+import { Failure, wrongUsage } from "./failure.ts";
+import { connect, type Gateway } from "./gateway.ts";
+import { remark } from "./output.ts";
 import type { StackFunction } from "./stack.ts";
 
 /** A function of a store; contracts/cli.md §5. */
@@ -26,6 +28,7 @@ const platforms: Record<string, string> = {
   arm64: "arm64",
   arm: "armhf",
   amd64: "x86_64",
+  aarch64: "arm64",
   "linux/amd64": "x86_64",
   "linux/arm64": "arm64",
   "linux/arm/v7": "armhf",
@@ -35,19 +38,55 @@ const platforms: Record<string, string> = {
 /** As stores call it: this machine's, or what somebody gave. */
 export const platformName = (given: string = process.arch): string => platforms[given.toLowerCase()] ?? given;
 
-export async function readStore(context: Context, given: string | undefined): Promise<StoreFunction[]> {
-  const url = given ?? context.env.OPENFAAS_STORE ?? defaultStore;
-  if (!URL.canParse(url)) throw new Failure(`store ${url} is no URL`, 2);
-  const reply = await connect(context, { url }).request("GET", "");
+/** Which store is meant. */
+export interface StoreFlags {
+  url?: string;
+  builtin?: boolean;
+}
+
+/** Somebody waits for it, and there is another one. */
+const defaultStoreTimeoutMs = 5000;
+
+/**
+ * Functions of the store that the flag or OPENFAAS_STORE names, else of OpenFaaS' own. Where that one cannot be read,
+ * of the one that comes with nap, and says so.
+ */
+export async function readStore(
+  context: Context,
+  { url: given, builtin }: StoreFlags,
+): Promise<readonly StoreFunction[]> {
+  if (builtin && given !== undefined) throw wrongUsage("give --url or --builtin, not both");
+  const url = given ?? (builtin ? undefined : context.env.OPENFAAS_STORE || undefined);
+  if (url !== undefined) return fetchStore(context, url);
+  const { builtinStore } = await import("./store-list.ts");
+  if (builtin) return builtinStore;
+  return fetchStore(context, defaultStore, defaultStoreTimeoutMs).catch((e) => {
+    if (!(e instanceof Failure)) throw e;
+    remark(context, `${e.message}\nnap: these are the functions that come with nap; --builtin asks for them at once`);
+    return builtinStore;
+  });
+}
+
+async function fetchStore(context: Context, url: string, timeoutMs?: number): Promise<StoreFunction[]> {
+  if (!/^https?:$/.test(URL.parse(url)?.protocol ?? "")) throw wrongUsage(`store ${url} is no URL of http or https`);
+  const reply = await connect(context, { url, timeoutMs }).request("GET", "");
   if (reply.status !== 200) throw refused(url, reply);
   try {
     // the older form is the bare array
     const value = JSON.parse(reply.text) as StoreFunction[] | { functions: StoreFunction[] };
     const all = Array.isArray(value) ? value : value.functions;
-    return all.filter((f) => typeof f.name === "string" && typeof f.images === "object" && f.images !== null);
+    return all.filter((f) => typeof f?.name === "string" && typeof f.images === "object" && f.images !== null);
   } catch {
-    throw new Failure(`${url} is no function store`);
+    throw new Failure(`${url} is no function store: it is to be JSON with a list of functions`);
   }
+}
+
+/** Of the machine where functions will run, as its gateway tells it; this one's if it does not. */
+export async function gatewayPlatform(gateway: Gateway): Promise<string> {
+  const reply = await gateway.request("GET", "/system/info");
+  if (reply.status === 401) throw refused(gateway.url, reply);
+  const arch = /"arch":\s*"([^"]+)"/.exec(reply.text)?.[1];
+  return platformName(reply.status === 200 ? arch : undefined);
 }
 
 /** Platforms are found in any case. */

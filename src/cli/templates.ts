@@ -13,6 +13,8 @@ export interface Template {
   readonly dir: string;
   /** For people: the folder's name decides. */
   readonly language: string;
+  /** For people, our own key. */
+  readonly description?: string;
   /** The process that the watchdog runs, where the image does not say it. */
   readonly fprocess?: string;
   /** Where the user's code goes in the build context. */
@@ -57,11 +59,13 @@ export const ownTemplates = join(installationRoot, "templates");
 /** Those of the project. */
 export const projectTemplates = ({ cwd }: Context): string => join(cwd, "template");
 
+/** It becomes a path; `@` and what follows is the version that was pulled. */
+export const isTemplateName = (name: string): boolean => /^\w[-\w.+]*(@[-\w.+]+)?$/.test(name);
+
 /** The template of that name: the project's, else the one that comes with nap. */
 export async function findTemplate(context: Context, lang: string): Promise<Template | undefined> {
   const name = isDockerfile(lang) ? "dockerfile" : lang;
-  // it becomes a path; `@` and what follows is the version that was pulled
-  if (!/^[\w][-\w.+]*(@[-\w.+]+)?$/.test(name)) throw new Failure(`"${lang}" is no name of a template`);
+  if (!isTemplateName(name)) throw new Failure(`"${lang}" is no name of a template`);
   for (const root of [projectTemplates(context), ownTemplates]) {
     const template = await readTemplate(root, name);
     if (template) return template;
@@ -82,7 +86,7 @@ export async function requireTemplate(context: Context, lang: string): Promise<T
 export async function listTemplates(context: Context): Promise<Template[]> {
   const all = new Map<string, Template>();
   for (const root of [ownTemplates, projectTemplates(context)])
-    for (const name of await readdir(root).catch(() => [])) {
+    for (const name of (await readdir(root).catch(() => [])).filter(isTemplateName)) {
       const template = await readTemplate(root, name);
       if (template) all.set(name, template);
     }
@@ -90,7 +94,7 @@ export async function listTemplates(context: Context): Promise<Template[]> {
 }
 
 /** A template is a folder with a template.yml or a Dockerfile. */
-async function readTemplate(root: string, name: string): Promise<Template | undefined> {
+export async function readTemplate(root: string, name: string): Promise<Template | undefined> {
   const dir = join(root, name);
   const file = join(dir, "template.yml");
   const yaml = await readFile(file, "utf8").catch((e: NodeJS.ErrnoException) => {
@@ -111,6 +115,7 @@ function parseTemplate(name: string, dir: string, file: string, yaml: string): T
   }
   if (!isMap(value)) throw new Failure(`${file} is no map`);
   const [fprocess, welcome] = [text(value.fprocess), text(value.welcome_message)];
+  const description = text(value.description);
   const options = Array.isArray(value.build_options) ? value.build_options : [];
   return {
     name,
@@ -122,6 +127,7 @@ function parseTemplate(name: string, dir: string, file: string, yaml: string): T
       packages: textList(o.packages, `${file}: packages`),
     })),
     mountSsh: value.mount_ssh === "true",
+    ...(description && { description }),
     ...(fprocess && { fprocess }),
     ...(welcome && { welcome }),
     ...(isMap(value.layer) && { layer: parseLayer(value.layer, file) }),

@@ -109,6 +109,19 @@ export interface ImageUpload {
   readonly name?: string | undefined;
 }
 
+/** An image on its way from its registry. */
+export interface PullUnderWay {
+  readonly namespace: string;
+  /** In its full form. */
+  readonly name: string;
+  /** Bytes as the registry sends them; no total is known while its name is resolved. */
+  readonly progress: {
+    readonly phase: "resolve" | "download" | "unpack";
+    readonly doneBytes: number;
+    readonly totalBytes: number;
+  };
+}
+
 /** How a composed image differs from its base besides the layer; what is not named stays as it is there. */
 export interface ImageChanges {
   /** Added to the base's, or in place of what is there. */
@@ -141,6 +154,7 @@ export interface ImageComposition {
 export interface BackendImages {
   /** Sorted by name. */
   list(namespace: string): Promise<ImageInfo[]>;
+  pulls(namespace: string): readonly PullUnderWay[];
   /** Fails with IMAGE_UNKNOWN, or IMAGE_IN_USE naming the functions; then nothing has changed. */
   remove(namespace: string, name: string): Promise<void>;
   /** OCI layout or `docker save`. Fails with IMAGE_BAD_ARCHIVE, IMAGE_TOO_LARGE or DISK_LOW; then nothing is left of it. */

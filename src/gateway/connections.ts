@@ -1,4 +1,5 @@
 import { type IncomingMessage, type ServerResponse, STATUS_CODES } from "node:http";
+import { Server as HttpsServer } from "node:https";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { setTimeout as delay, setImmediate as otherEvents } from "node:timers/promises";
@@ -77,7 +78,7 @@ export class Connections implements Disposable {
   }
 
   watch(server: Server): void {
-    server.on("secureConnection" in server ? "secureConnection" : "connection", (socket) => this.#opened(socket));
+    server.on(server instanceof HttpsServer ? "secureConnection" : "connection", (socket) => this.#opened(socket));
     server.on("clientError", (error, socket) => this.#failed(error, socket));
     server.on("connect", (_, socket) => this.refuse(socket, new AppError("METHOD_NOT_ALLOWED", [])));
   }

@@ -21,6 +21,8 @@ export function hostImages(host: Host): BackendImages {
       return (await Promise.all(shown.map((r) => describe(host, namespace, r, used)))).sort(byName);
     },
 
+    pulls: (namespace) => images.pulls.list(namespace),
+
     async remove(namespace, name) {
       const ref = parseReference(name);
       const record = await containerd.images.get(ref.canonical, { namespace });

@@ -28,12 +28,14 @@ export function injectedEnvironment(question: WatchdogQuestion): Record<string, 
   const program = [...(image.entrypoint ?? []), ...(image.cmd ?? [])];
   if (choice === "image") return undefined;
   if (choice === "auto" && (!saysWhatToRun(Object.keys(env)) || program.some(namesWatchdog))) return undefined;
-  const inherited = [...Object.keys(env), ...(image.env ?? []).map((entry) => entry.split("=", 1)[0]!)];
+  const inherited = [...(image.env ?? []), ...Object.entries(env).map(([name, value]) => `${name}=${value}`)];
+  const mode = inherited.findLast((entry) => entry.startsWith("mode="))?.slice("mode=".length);
   return {
     // An image need not have a /tmp that its user may write to; the lock file is for health checks by a program in the
     // container, and napd asks over the network.
     suppress_lock: "true",
-    ...(!saysWhatToRun(inherited) && env.mode !== "static" && { fprocess: commandLine(program) }),
+    ...(!saysWhatToRun(inherited.map((entry) => entry.split("=", 1)[0]!)) &&
+      mode !== "static" && { fprocess: commandLine(program) }),
   };
 }
 

@@ -2,9 +2,20 @@ import { readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { AppError, messageOf } from "../base/errors.ts";
+import { databasesToChange, dropDatabaseCopies, keepDatabases, putDatabasesBack } from "./databases.ts";
 import type { Machine } from "./machine.ts";
 import { linkedRelease, pointTo, type Release, switchTo } from "./releases.ts";
-import { journal, putUnits, service, serviceState, socket, systemctl, type Units, unitsIn } from "./systemd.ts";
+import {
+  journal,
+  putUnits,
+  service,
+  serviceState,
+  socket,
+  socketAddress,
+  systemctl,
+  type Units,
+  unitsIn,
+} from "./systemd.ts";
 
 /** What ran before, to go back to: a release of ours, or units that somebody else wrote, as an older layout had them. */
 interface Before {
@@ -12,61 +23,70 @@ interface Before {
   readonly units: Units;
   /** The one before that. */
   readonly older: Release | undefined;
+  /** Databases that the new release changes beyond what this one can read. */
+  readonly databases: readonly string[];
 }
 
 /**
  * Makes a release the one that runs: link, units, restart, and a look whether it answers within `waitMs`. Functions run
- * on. Running twice, or over an earlier run that was cut off, comes to the same. When the release does not get healthy,
- * what ran before runs again. Fails with INSTALL.
+ * on. Running twice, or over an earlier run that was cut off, comes to the same. When a new release does not get
+ * healthy, what ran before runs again. Fails with INSTALL.
  */
 export async function activate(machine: Machine, release: Release, waitMs: number): Promise<void> {
-  const { places } = machine;
-  const [current, previous] = [await linkedRelease(places.current), await linkedRelease(places.previous)];
-  const units = await unitsIn(places.units);
-  const isNew = current?.folder !== release.folder;
-  // a run that was cut off has moved the links already
-  const before = isNew ? { release: current, units, older: previous } : { release: previous, units, older: undefined };
+  const { places, config } = machine;
+  const databases = databasesToChange(config.paths.data, release);
+  const [current, older] = [await linkedRelease(places.current), await linkedRelease(places.previous)];
+  const before = { release: current, units: await unitsIn(places.units), older, databases };
   await switchTo(places, release);
   try {
-    await runUnits(machine, release, waitMs);
+    await runRelease(machine, release, databases, waitMs);
   } catch (e) {
-    throw await goBack(machine, before, messageOf(e), waitMs);
+    if (current?.folder !== release.folder) throw await goBack(machine, before, messageOf(e), waitMs);
+    const remedy = older ? `napd install --rollback goes to napd ${older.version}` : mendIt;
+    throw new AppError("INSTALL", [messageOf(e), remedy, await journal(machine)]);
+  } finally {
+    await dropDatabaseCopies(config.paths.data);
   }
 }
 
+const mendIt = "mend it and run this again; napd doctor may help";
+
 /** Resolves with what is to be told. */
 async function goBack(machine: Machine, before: Before, why: string, waitMs: number): Promise<AppError> {
-  const { places } = machine;
+  const { places, config } = machine;
   const lines = await journal(machine);
-  const { release, units, older } = before;
-  if (!release && units.size === 0)
-    return new AppError("INSTALL", [why, "mend it and run this again; napd doctor may help", lines]);
+  const { release, units, older, databases } = before;
+  if (!release && units.size === 0) return new AppError("INSTALL", [why, mendIt, lines]);
   machine.say("going back to what ran before");
   try {
-    if (release) {
-      await pointTo(places.current, release);
-      if (older) await pointTo(places.previous, older);
-      else await rm(places.previous, { force: true });
-      await runUnits(machine, release, waitMs);
-    } else {
+    await stop(machine);
+    await putDatabasesBack(config.paths.data, databases);
+    if (release) await pointTo(places.current, release);
+    else await rm(places.current);
+    if (older) await pointTo(places.previous, older);
+    else await rm(places.previous, { force: true });
+    if (release) await runRelease(machine, release, [], waitMs);
+    else {
       await putUnits(machine, units);
-      await systemctl(machine, "restart", service);
+      await systemctl(machine, "start", service);
     }
   } catch (e) {
-    return new AppError("INSTALL", [
-      `${why}, and what ran before does not come back: ${messageOf(e)}`,
-      "see the journal",
-      lines,
-    ]);
+    const both = `${why}, and what ran before does not come back: ${messageOf(e)}`;
+    return new AppError("INSTALL", [both, "see the journal", lines]);
   }
   return new AppError("INSTALL", [why, `${release ? `napd ${release.version}` : "what ran before"} runs again`, lines]);
 }
 
-/** Restarts what has to be: nothing, when the release runs already by these units. */
-async function runUnits(machine: Machine, release: Release, waitMs: number): Promise<void> {
+/** Restarts what has to be: nothing, when the release runs already by its units. */
+async function runRelease(
+  machine: Machine,
+  release: Release,
+  databases: readonly string[],
+  waitMs: number,
+): Promise<void> {
   const units = await unitsIn(join(release.folder, "systemd"));
-  const changed = await putUnits(machine, units);
-  await systemctl(machine, "enable", ...units.keys());
+  const { changed, added } = await putUnits(machine, units);
+  await systemctl(machine, "enable", service);
   const { program } = await serviceState(machine);
   if (changed.length === 0 && program === programOf(release)) {
     await healthy(machine, release, waitMs);
@@ -74,12 +94,13 @@ async function runUnits(machine: Machine, release: Release, waitMs: number): Pro
     return;
   }
   if (program === undefined) await needNoOther(machine);
-  machine.say(program === undefined ? `starting napd ${release.version}` : `restarting napd; functions run on`);
+  machine.say(program === undefined ? `starting napd ${release.version}` : "restarting napd; functions run on");
   await systemctl(machine, "reset-failed", service).catch(() => {});
-  if (units.has(socket) && (changed.includes(socket) || !(await isActive(machine, socket)))) {
-    await systemctl(machine, "stop", service); // systemd opens no socket for a service that runs
-    await systemctl(machine, "restart", socket);
+  if (databases.length > 0) {
+    await stop(machine);
+    await keepDatabases(machine.config.paths.data, databases);
   }
+  await openSocket(machine, units, changed, added);
   const failed = await systemctl(machine, "restart", service).then(
     () => undefined,
     (e) => e, // it is started again by itself, and may have had to wait for something
@@ -89,8 +110,33 @@ async function runUnits(machine: Machine, release: Release, waitMs: number): Pro
   });
 }
 
-async function isActive(machine: Machine, unit: string): Promise<boolean> {
-  return systemctl(machine, "is-active", unit).then(
+/** With the socket, else the next caller would start it again. */
+async function stop(machine: Machine): Promise<void> {
+  for (const unit of [...(await unitsIn(machine.places.units)).keys()].sort().reverse())
+    await systemctl(machine, "stop", unit);
+}
+
+/**
+ * The socket keeps callers waiting while napd is restarted, in place of setting `gateway.listen`; so it is used where
+ * both mean the same. Afterwards it is the administrator's to enable or disable.
+ */
+async function openSocket(
+  machine: Machine,
+  units: Units,
+  changed: readonly string[],
+  added: readonly string[],
+): Promise<void> {
+  const { host, port } = machine.config.gateway.listen;
+  const isSame = units.get(socket)?.includes(`\nListenStream=${host}:${port}\n`);
+  if (added.includes(socket) && isSame) await systemctl(machine, "enable", socket);
+  if (!(await isTrue(machine, "is-enabled", socket))) return;
+  if (!changed.includes(socket) && (await isTrue(machine, "is-active", socket))) return;
+  await systemctl(machine, "stop", service); // systemd opens no socket for a service that runs
+  await systemctl(machine, "restart", socket);
+}
+
+async function isTrue(machine: Machine, question: "is-active" | "is-enabled", unit: string): Promise<boolean> {
+  return systemctl(machine, question, unit).then(
     () => true,
     () => false,
   );
@@ -129,15 +175,15 @@ function notHealthy({ version }: Release, why: string): AppError {
   return new AppError("INSTALL", [`napd ${version} is not healthy`, why]);
 }
 
-/** Of the gateway on this machine. */
-export function gatewayUrl({ config }: Machine): string {
-  const { host, port } = config.gateway.listen;
+/** Of the gateway on this machine: where systemd holds the socket, that one's. */
+export async function gatewayUrl(machine: Machine): Promise<string> {
+  const { host, port } = (await socketAddress(machine)) ?? machine.config.gateway.listen;
   const reached = { "0.0.0.0": "127.0.0.1", "::": "[::1]" }[host] ?? (host.includes(":") ? `[${host}]` : host);
   return `http://${reached}:${port}`;
 }
 
 async function answers(machine: Machine): Promise<boolean> {
-  return fetch(`${gatewayUrl(machine)}/healthz`, { signal: AbortSignal.timeout(10_000) }).then(
+  return fetch(`${await gatewayUrl(machine)}/healthz`, { signal: AbortSignal.timeout(10_000) }).then(
     ({ status }) => status === 200,
     () => false,
   );

@@ -16,7 +16,7 @@ const usage = `  napd install [OPTIONS]     put this release in its place and ru
   --packages FOLDER   packages (.deb) and images (.tar) as files, for machines without a network
   --no-start          put everything in its place, start nothing
   --wait DURATION     how long napd may take to answer before what ran before runs again; default 90s
-  --root FOLDER       below which /opt, /etc and /usr/local are looked for; for tests
+  --root FOLDER       below which /opt, /etc and /usr/local are, with settings of its own; for tests
 `;
 
 const options = {
@@ -38,8 +38,7 @@ const options = {
 /** What the commands need from the program around them. */
 export interface InstallerNeeds {
   readonly environment: NodeJS.ProcessEnv;
-  /** Settings of a file, if it is there. */
-  readonly readConfig: (file: string) => Config;
+  readonly readConfig: (file: string, isRequired: boolean) => Config;
   /** See `UninstallOptions`. */
   readonly removeFunctions: (config: Config, purge: boolean) => Promise<number>;
 }
@@ -70,7 +69,7 @@ async function runInstall(args: string[], needs: InstallerNeeds): Promise<number
   const start = !values["no-start"];
   const release = await releaseIn(installationRoot);
   await install(machine, { release, packages: values.packages, start, waitMs });
-  console.log(start ? nextSteps(machine) : "\nsystemctl start napd starts it");
+  console.log(start ? await nextSteps(machine) : "\nsystemctl start napd starts it");
   return 0;
 }
 
@@ -92,6 +91,7 @@ function help(): number {
 function machineOf(root: string, { environment, readConfig }: InstallerNeeds): Machine {
   if (process.getuid?.() !== 0) throw new AppError("INSTALL", ["this needs root", "run it with sudo"]);
   const places = placesIn(root);
-  const config = readConfig(`${places.settings}/napd.ini`);
+  // below a folder the defaults would be those of the machine around it
+  const config = readConfig(`${places.settings}/napd.ini`, root !== "");
   return { places, config, environment, say: (line) => console.log(`napd: ${line}`) };
 }

@@ -1,15 +1,14 @@
 import { chmod, mkdir, readdir, readFile, rename, rm, symlink, writeFile } from "node:fs/promises";
-import { connect } from "node:net";
 import { join, resolve } from "node:path";
-import { setTimeout as delay } from "node:timers/promises";
 import { AppError } from "../base/errors.ts";
 import { openCredentials } from "../store/credentials.ts";
 import { activate, gatewayUrl } from "./activate.ts";
+import { ensureContainerd } from "./containerd.ts";
 import { exists, linkTarget, type Machine, runOn } from "./machine.ts";
 import { installPackages } from "./packages.ts";
 import { programs } from "./places.ts";
 import { bringIn, linkedRelease, prune, type Release, switchTo } from "./releases.ts";
-import { hasSystemd, putUnits, systemctl, unitsIn } from "./systemd.ts";
+import { hasSystemd, putUnits, unitsIn } from "./systemd.ts";
 
 export interface InstallOptions {
   /** The unpacked release. */
@@ -55,23 +54,8 @@ async function packages(machine: Machine, { packages }: InstallOptions): Promise
   if (installed.length > 0) machine.say(`installed ${installed.join(", ")}`);
 }
 
-/** Distributions start it when its package is installed, unless something was in the way. */
 async function containerd(machine: Machine, { start }: InstallOptions): Promise<void> {
-  const { socket } = machine.config.containerd;
-  if (!start || (await listens(socket))) return;
-  await systemctl(machine, "enable", "--now", "containerd.service");
-  for (const end = performance.now() + 30_000; !(await listens(socket)); await delay(100))
-    if (performance.now() > end)
-      throw new AppError("INSTALL", [`containerd does not answer at ${socket}`, "see journalctl -u containerd"]);
-  machine.say("started containerd");
-}
-
-function listens(socket: string): Promise<boolean> {
-  return new Promise((resolve) => {
-    const connection = connect(socket);
-    connection.once("connect", () => resolve(true)).once("error", () => resolve(false));
-    connection.once("connect", () => connection.destroy());
-  });
+  if (start) await ensureContainerd(machine);
 }
 
 async function directories({ places, config }: Machine): Promise<void> {
@@ -148,8 +132,8 @@ async function images(machine: Machine, { packages, start }: InstallOptions): Pr
 }
 
 /** What somebody types who has just installed it. */
-export function nextSteps(machine: Machine): string {
-  const url = gatewayUrl(machine);
+export async function nextSteps(machine: Machine): Promise<string> {
+  const url = await gatewayUrl(machine);
   const password = join(credentialsDir(machine.config.paths.data), "basic-auth-password");
   const gateway = url === "http://127.0.0.1:8080" ? "" : ` -g ${url}`;
   return `

@@ -28,8 +28,14 @@ export async function unitsIn(folder: string): Promise<Units> {
   );
 }
 
-/** Makes this machine's units those; resolves with the names of those that have changed. */
-export async function putUnits(machine: Machine, units: Units): Promise<string[]> {
+/** Names of units: those that are other than before, and among them those that there were none of. */
+export interface UnitChanges {
+  readonly changed: readonly string[];
+  readonly added: readonly string[];
+}
+
+/** Makes this machine's units those. */
+export async function putUnits(machine: Machine, units: Units): Promise<UnitChanges> {
   const folder = machine.places.units;
   const before = await unitsIn(folder);
   const changed = [...units].filter(([name, text]) => before.get(name) !== text).map(([name]) => name);
@@ -44,7 +50,7 @@ export async function putUnits(machine: Machine, units: Units): Promise<string[]
     await rename(join(folder, `.${name}.new`), join(folder, name));
   }
   if (changed.length + gone.length > 0) await systemctl(machine, "daemon-reload");
-  return [...changed, ...gone];
+  return { changed: [...changed, ...gone], added: changed.filter((name) => !before.has(name)) };
 }
 
 /** What systemd knows of napd.service. */
@@ -73,6 +79,15 @@ export async function serviceState(machine: Machine): Promise<ServiceState> {
     restarts: Number(values.get("NRestarts") ?? 0),
     program: pid > 0 ? await readlink(`/proc/${pid}/exe`).catch(() => undefined) : undefined,
   };
+}
+
+/** Where systemd listens for the gateway; undefined when it does not. */
+export async function socketAddress(machine: Machine): Promise<{ host: string; port: number } | undefined> {
+  const properties = ["show", "--property=ActiveState,Listen", socket];
+  const { stdout } = await execOn(machine, "systemctl", properties, 30_000);
+  const [, host, port] = /^Listen=(.*):(\d+) \(Stream\)$/m.exec(stdout) ?? [];
+  if (host === undefined || !/^ActiveState=active$/m.test(stdout)) return undefined;
+  return { host: host.replace(/^\[(.*)\]$/, "$1"), port: Number(port) };
 }
 
 /** The last lines of napd's journal, indented; empty where there is none. */

@@ -1,6 +1,7 @@
 import { readdir, rm, rmdir } from "node:fs/promises";
 import { join } from "node:path";
 import { AppError, messageOf } from "../base/errors.ts";
+import { ensureContainerd } from "./containerd.ts";
 import { has, linkTarget, type Machine } from "./machine.ts";
 import { programs } from "./places.ts";
 import { hasSystemd, putUnits, service, systemctl, unitsIn } from "./systemd.ts";
@@ -50,6 +51,7 @@ async function stopUnits(machine: Machine): Promise<void> {
 async function endFunctions(machine: Machine, removeFunctions: () => Promise<number>): Promise<void> {
   if (!(await has(machine, "containerd"))) return machine.say("there is no containerd, so there are no functions");
   try {
+    await ensureContainerd(machine);
     const ended = await removeFunctions();
     machine.say(`removed ${ended} replicas of functions, networks, bridge and firewall rules`);
   } catch (cause) {

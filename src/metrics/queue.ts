@@ -17,17 +17,20 @@ export interface QueueSources {
 /** The queue-worker's names (contracts/api.md §2.10), and what it has none for. */
 export function queueMetrics(registry: Registry, { queue, now }: QueueSources): void {
   const labelsOf = (fn: string) => ({ queue_name: "faas-request", function_name: fn });
-  const calls = async () => (await queue.depths()).filter(({ lane }) => lane === "call");
-  type Call = Awaited<ReturnType<typeof calls>>[number];
-  const gauge = (name: string, help: string, value: (call: Call) => number) =>
-    family(registry, { name, type: "gauge", help }, async () =>
-      (await calls()).map((call): Sample => ({ labels: labelsOf(call.fn), value: value(call) })),
-    );
+  type Depth = Awaited<ReturnType<typeof queue.depths>>[number];
+  const gauge = (name: string, help: string, value: (depth: Depth) => number, lane = "call") =>
+    family(registry, { name, type: "gauge", help }, async () => {
+      const depths = (await queue.depths()).filter((depth) => depth.lane === lane);
+      return depths.map((depth): Sample => ({ labels: labelsOf(depth.fn), value: value(depth) }));
+    });
   gauge("queue_worker_pending_messages", "Asynchronous calls that wait.", ({ queued }) => queued);
   gauge("napd_queue_dead_messages", "Asynchronous calls that were given up and are kept.", ({ dead }) => dead);
   gauge("napd_queue_oldest_seconds", "Age of the oldest call that waits or runs.", ({ oldest }) =>
     oldest === null ? 0 : Math.max(0, (now() - oldest) / 1000),
   );
+  const pending = ({ queued, running }: Depth) => queued + running;
+  gauge("napd_queue_pending_callbacks", "Callbacks that wait or are under way.", pending, "callback");
+  gauge("napd_queue_dead_callbacks", "Callbacks that were given up and are kept.", ({ dead }) => dead, "callback");
   const counter = (name: string, help: string, key: "submitted" | "processed" | "retries" | "givenUp") =>
     family(registry, { name, type: "counter", help }, () =>
       [...queue.counts()].map(([fn, counts]) => ({ labels: labelsOf(fn), value: counts[key] })),

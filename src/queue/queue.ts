@@ -70,6 +70,7 @@ export class Queue {
   readonly #burying: NodeJS.Timeout;
   readonly #recounting: NodeJS.Timeout | null;
   readonly #places: Places;
+  #depths: Promise<readonly Depth[]> | null = null;
 
   private constructor(options: QueueOptions, depths: readonly Depth[]) {
     this.#o = options;
@@ -88,7 +89,7 @@ export class Queue {
         if (lane === "callback") return callbackConcurrency;
         return store.isShared && !options.limits(fn) ? 0 : limits(fn).concurrency;
       },
-      discarded: ({ next }) => void (next && options.bodies.drop(next.body)),
+      discarded: ({ next }) => void (next && options.bodies.drop(next.body).catch(() => {})), // the sweep finds it
       left: ({ lane, fn }, { to, next }) => {
         this.#places.free(fn);
         if (next) this.#places.add(next.fn);
@@ -165,8 +166,12 @@ export class Queue {
     }
   }
 
+  /** Who asks while somebody else does gets the same: a scrape asks for each of its metrics. */
   depths(): Promise<readonly Depth[]> {
-    return this.#o.store.depths();
+    this.#depths ??= this.#o.store.depths().finally(() => {
+      this.#depths = null;
+    });
+    return this.#depths;
   }
 
   counts(): ReadonlyMap<string, QueueCounts> {

@@ -45,7 +45,16 @@ const migrations = [
    CREATE INDEX messages_work ON messages (lane, fn, state, due, seq);
    CREATE INDEX messages_call ON messages (call_id);
    CREATE INDEX messages_dead ON messages (seq) WHERE state = 'dead'`,
+  // with created: whoever counts reads the index alone, not the bodies
+  `DROP INDEX messages_work;
+   CREATE INDEX messages_work ON messages (lane, fn, state, due, seq, created);
+   CREATE INDEX messages_file ON messages (file) WHERE file IS NOT NULL`,
 ];
+
+/** Free pages, 4 KiB each, that the file keeps for what comes; more are given back while nothing is asked. */
+const keptPages = 4096;
+/** Pages that are given back at a time; who asks meanwhile waits for so many. */
+const pagesAtOnce = 500;
 
 const { file, bodiesDir } = workerData as { file: string; bodiesDir: string };
 const db = open();
@@ -53,6 +62,9 @@ const port = parentPort!;
 let waiting: Request[] = [];
 /** Body files whose messages go with the transaction under way. */
 let leaving: string[] = [];
+/** False for a database of before there was this. */
+const canGiveBack = db.prepare("PRAGMA auto_vacuum").get()!.auto_vacuum === 2;
+let isGivingBack = false;
 
 port.on("message", (requests: Request[] | null) => {
   if (requests === null) {
@@ -69,23 +81,18 @@ port.postMessage([]);
 function open(): DatabaseSync {
   mkdirSync(bodiesDir, { recursive: true, mode: 0o700 });
   const opened = new DatabaseSync(file);
-  opened.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000");
+  opened.exec("PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL");
+  opened.exec("PRAGMA busy_timeout = 5000; PRAGMA journal_size_limit = 67108864");
   const version = Number(opened.prepare("PRAGMA user_version").get()!.user_version);
   if (version > migrations.length)
     throw new Error(`it was written by a newer napd (schema ${version}, this one knows ${migrations.length})`);
   for (let next = version; next < migrations.length; next++)
     opened.exec(`BEGIN IMMEDIATE; ${migrations[next]}; PRAGMA user_version = ${next + 1}; COMMIT`);
-  opened.exec("UPDATE messages SET state = 'queued' WHERE state = 'running'");
-  const isUsed = opened.prepare("SELECT 1 FROM messages WHERE file = ?");
-  const known = new Set(
-    opened
-      .prepare("SELECT file FROM messages WHERE file IS NOT NULL")
-      .all()
-      .map((row) => row.file),
-  );
+  const running = "SELECT seq FROM messages INDEXED BY messages_work WHERE state = 'running'";
+  opened.exec(`UPDATE messages SET state = 'queued' WHERE seq IN (${running})`);
+  const isKnown = opened.prepare("SELECT 1 FROM messages WHERE file = ?");
   // of uploads that nobody was answered for, and of messages that had just gone
-  for (const name of readdirSync(bodiesDir))
-    if (!known.has(name) && !isUsed.get(name)) rmSync(join(bodiesDir, name), { force: true });
+  for (const name of readdirSync(bodiesDir)) if (!isKnown.get(name)) rmSync(join(bodiesDir, name), { force: true });
   return opened;
 }
 
@@ -107,6 +114,25 @@ function run(): void {
     });
   }
   port.postMessage(replies);
+  setImmediate(giveBack);
+}
+
+/** A queue that was long does not keep the disk when it is short again. */
+function giveBack(): void {
+  if (waiting.length > 0 || !db.isOpen || !canGiveBack) return;
+  try {
+    const [row] = all("PRAGMA freelist_count");
+    if (Number(row!.freelist_count) > keptPages) {
+      db.exec(`PRAGMA incremental_vacuum(${pagesAtOnce})`);
+      isGivingBack = true;
+      setImmediate(giveBack);
+    } else if (isGivingBack) {
+      isGivingBack = false;
+      db.exec("PRAGMA wal_checkpoint(TRUNCATE)"); // it is then that the file becomes shorter
+    }
+  } catch {
+    // the disk is full, or somebody reads: there will be another time
+  }
 }
 
 function transaction<T>(work: () => T): T {
@@ -197,11 +223,17 @@ const methods: { [M in Request["method"]]: (...args: never[]) => unknown } = {
   },
 
   list({ fn, namespace, state, callId, limit }: MessageFilter): MessageInfo[] {
+    const conditions: [sql: string, ...values: SQLInputValue[]][] = [];
+    if (callId !== undefined) conditions.push(["call_id = ?", callId]);
+    if (fn !== undefined) conditions.push(["lane IN ('call', 'callback') AND fn = ?", fn]);
+    if (namespace !== undefined) conditions.push(["fn LIKE '%.' || ?", namespace]);
+    if (state !== undefined) conditions.push([`state = '${state}'`]);
+    const where = conditions.length === 0 ? "" : `WHERE ${conditions.map(([sql]) => sql).join(" AND ")}`;
+    // which ones, the indexes tell; only those that are shown are read
     const rows = all(
       `SELECT call_id AS callId, lane, fn, target, state, attempts, bytes, callback, created, due, status, error
-       FROM messages WHERE ${callId === undefined ? "?1 IS NULL" : "call_id = ?1"} AND (?2 IS NULL OR fn = ?2)
-         AND (?3 IS NULL OR fn LIKE '%.' || ?3) AND (?4 IS NULL OR state = ?4) ORDER BY seq LIMIT ?5`,
-      ...[callId ?? null, fn ?? null, namespace ?? null, state ?? null, limit],
+       FROM messages WHERE seq IN (SELECT seq FROM messages ${where} ORDER BY seq LIMIT ?) ORDER BY seq`,
+      ...[...conditions.flatMap(([, ...values]) => values), limit],
     );
     return rows as unknown as MessageInfo[];
   },

@@ -209,6 +209,7 @@ export class FakeBackend implements Backend, AsyncDisposable {
   readonly images: BackendImages = {
     list: async (namespace) =>
       [...this.#tags].map(([name, pin]) => this.#info(namespace, name, pin)).sort((a, b) => (a.name < b.name ? -1 : 1)),
+    pulls: () => [],
     remove: async (namespace, name) => {
       const pin = this.#tags.get(name);
       if (pin === undefined) throw new AppError("IMAGE_UNKNOWN", [name, namespace]);

@@ -1,6 +1,7 @@
 import { once } from "node:events";
 import { mkdir, writeFile } from "node:fs/promises";
-import { createServer } from "node:http";
+import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
+import { createServer as createTlsServer } from "node:https";
 import type { AddressInfo } from "node:net";
 import { dirname, join } from "node:path";
 import { PassThrough, Readable } from "node:stream";
@@ -33,27 +34,32 @@ export interface RecordingServer extends AsyncDisposable {
   seen(): Seen[];
 }
 
-/** Answers as it is told, and keeps what it is asked. */
-export async function openRecordingServer(script: readonly Scripted[]): Promise<RecordingServer> {
+/** Answers as it is told, with its port for PORTX, and keeps what it is asked. */
+export async function openRecordingServer(
+  script: readonly Scripted[],
+  tls?: { key: string; cert: string },
+): Promise<RecordingServer> {
   let seen: Seen[] = [];
   const left = script.map((answer) => ({ ...answer, times: answer.times ?? Number.POSITIVE_INFINITY }));
-  const server = createServer(async (request, response) => {
+  const answer = async (request: IncomingMessage, response: ServerResponse) => {
     const pieces: Buffer[] = [];
     for await (const piece of request) pieces.push(piece);
     const [path = "", query = ""] = request.url!.split("?");
     const body = Buffer.concat(pieces).toString();
     seen.push({ method: request.method!, path, query, headers: request.headers, body });
-    const answer = left.find(
+    const next = left.find(
       (a) => a.times > 0 && (a.path ?? path) === path && (a.method ?? request.method) === request.method,
     );
-    if (answer) answer.times--;
-    const text = typeof answer?.body === "string" ? answer.body : JSON.stringify(answer?.body ?? "");
-    response.writeHead(answer?.status ?? 404, answer?.headers).end(text);
-  });
+    if (next) next.times--;
+    const text = typeof next?.body === "string" ? next.body : JSON.stringify(next?.body ?? "");
+    const { port } = server.address() as AddressInfo;
+    response.writeHead(next?.status ?? 404, next?.headers).end(text.replaceAll("PORTX", String(port)));
+  };
+  const server = tls ? createTlsServer(tls, answer) : createServer(answer);
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
   return {
-    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    url: `${tls ? "https" : "http"}://127.0.0.1:${(server.address() as AddressInfo).port}`,
     seen: () => {
       const taken = seen;
       seen = [];
@@ -85,6 +91,8 @@ export interface RunOptions {
   /** Columns of the terminal that it writes to. */
   terminal?: number;
   signal?: AbortSignal;
+  /** Told what is written, as it is written. */
+  onOutput?: (text: string) => void;
 }
 
 /** Runs nap in this process. */
@@ -97,7 +105,7 @@ export async function nap(place: Place, args: readonly string[], options: RunOpt
 /** The world that commands see; `end` gives what was written. */
 export function napContext(
   place: Place,
-  { env = {}, stdin = "", terminal, signal = new AbortController().signal }: RunOptions = {},
+  { env = {}, stdin = "", terminal, signal = new AbortController().signal, onOutput }: RunOptions = {},
 ): { context: Context; end(): Promise<Omit<Ran, "exit">> } {
   const collect = () => {
     const stream: PassThrough & { isTTY?: boolean; columns?: number } = new PassThrough();
@@ -105,6 +113,7 @@ export function napContext(
     let text = "";
     stream.on("data", (piece) => {
       text += piece;
+      onOutput?.(String(piece));
     });
     return { stream, text: () => text };
   };

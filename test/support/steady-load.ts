@@ -10,10 +10,11 @@ export interface LoadResult {
 
 /**
  * Sends so many GETs a second, whether those before have been answered or not, until it is stopped. A machine that is
- * too busy to send in time catches up, so the number sent fits the time that passed.
+ * too busy to send in time catches up, so the number sent fits the time that passed. Connections are kept, unless each
+ * request is to have a fresh one.
  */
-export function startLoad(url: string, perSecond: number): { stop(): Promise<LoadResult> } {
-  const agent = new Agent({ headersTimeout: 60_000, bodyTimeout: 60_000 });
+export function startLoad(url: string, perSecond: number, fresh = false): { stop(): Promise<LoadResult> } {
+  const agent = new Agent({ headersTimeout: 60_000, bodyTimeout: 60_000, pipelining: fresh ? 0 : 1 });
   const result: LoadResult = { sent: 0, failed: [], took: [] };
   const begin = performance.now();
   const underWay = new Set<Promise<void>>();

@@ -27,10 +27,15 @@ export interface World extends AsyncDisposable {
   /** Of the functions. */
   readonly namespace: string;
   readonly containerd: PrivateContainerd;
+  /** By which its napd is kept apart from others on this machine. */
+  readonly settings: Readonly<Record<string, string>>;
   /** Directories and files that napd works with. */
   readonly paths: { data: string; run: string; logs: string };
-  /** Starts napd and waits until it answers; `more` are further settings. */
-  start(more?: Record<string, string>, env?: NodeJS.ProcessEnv): Promise<void>;
+  /**
+   * Starts napd and waits until it answers; `more` are further settings, `by` a program and its first arguments that
+   * runs what the rest of its arguments say.
+   */
+  start(more?: Record<string, string>, env?: NodeJS.ProcessEnv, by?: readonly string[]): Promise<void>;
   /** The running napd. */
   napd(): Child;
   /** napd's log so far. */
@@ -57,9 +62,11 @@ export interface WorldOptions {
   program?: string;
   /** Of the functions; without it one of its own. */
   namespace?: string;
+  /** File of settings, which must be there whenever napd is run. */
+  config?: string;
 }
 
-export async function openWorld({ diskMib, program, namespace }: WorldOptions = {}): Promise<World> {
+export async function openWorld({ diskMib, program, namespace, config }: WorldOptions = {}): Promise<World> {
   await using up = new AsyncDisposableStack();
   const { path: dir } = up.use(await tmpDir());
   const id = `nt${randomInt(0x10000, 0xfffff).toString(16)}`;
@@ -88,7 +95,8 @@ export async function openWorld({ diskMib, program, namespace }: WorldOptions = 
   };
   const flags = (more: Record<string, string> = {}) =>
     Object.entries({ ...settings, ...more }).flatMap(([k, v]) => ["--set", `${k}=${v}`]);
-  const [command, ...first] = program === undefined ? [process.execPath, entry] : [program];
+  const [command, ...first]: [string, ...string[]] = program === undefined ? [process.execPath, entry] : [program];
+  if (config !== undefined) first.push("--config", config);
   const logFile = `${dir}/napd.log`;
   const url = `http://127.0.0.1:${port}`;
   let napd: Child | undefined;
@@ -167,9 +175,11 @@ export async function openWorld({ diskMib, program, namespace }: WorldOptions = 
     bridge: id,
     namespace: settings["functions.namespace"],
     containerd,
+    settings,
     paths,
-    async start(more = {}, env = {}) {
-      napd = await startChild(command, [...first, ...flags(more)], { logFile, env: { ...process.env, ...env } });
+    async start(more = {}, env = {}, by = []) {
+      const [program, ...args] = [...by, command, ...first, ...flags(more)];
+      napd = await startChild(program!, args, { logFile, env: { ...process.env, ...env } });
       await waitReady(napd, healthy, { what: "napd", timeoutMs: 30_000, logFile });
     },
     napd: () => napd!,

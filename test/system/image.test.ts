@@ -23,6 +23,7 @@ import { lookupUser } from "../../src/host/oci/user.ts";
 import { openRegistryProxy } from "../fakes/registry-proxy.ts";
 import { openRegistry, type Registry } from "../support/registry.ts";
 import { tmpDir } from "../support/tmp.ts";
+import { eventually } from "../support/world.ts";
 
 const run = promisify(execFile);
 const login = { user: "user", password: "correct horse" };
@@ -454,18 +455,23 @@ suite("images on a real containerd", { skip: process.getuid?.() !== 0 && "needs 
     const ns = newNamespace();
     proxy.behaviour = { hang: true, cutAfter: 9_000_000 };
     const [one, two] = [new AbortController(), new AbortController()];
-    const halfWay = Promise.withResolvers<void>();
-    const onProgress = ({ doneBytes }: { doneBytes: number }) => doneBytes > 8_000_000 && halfWay.resolve();
-    const first = images.ensure(ns, ref, "Always", one.signal, { onProgress });
+    const first = images.ensure(ns, ref, "Always", one.signal);
     const second = images.ensure(ns, ref, "Always", two.signal);
     const [firstEnd, secondEnd] = [assert.rejects(first, /one left/), assert.rejects(second, /two left/)];
-    await halfWay.promise;
+    const [pull] = await eventually(
+      async () => images.pulls.list(ns),
+      (pulls) => pulls.length === 1 && pulls[0]!.progress.doneBytes > 8_000_000,
+    );
+    assert.deepEqual([pull!.name, pull!.progress.phase], [ref, "download"]);
+    assert.ok(pull!.progress.totalBytes > 20_000_000);
+    assert.deepEqual(images.pulls.list("other"), []);
     one.abort(new Error("one left"));
     await firstEnd;
     assert.equal((await stateOf(bench.containerd, ns)).leases.length, 1, "goes on for the other");
     two.abort(new Error("two left"));
     await secondEnd;
     await images[Symbol.asyncDispose]();
+    assert.deepEqual(images.pulls.list(ns), []);
     await assertNothingLeft(bench.containerd, ns);
     assert.equal(proxy.asked.filter((a) => a.path.includes("/manifests/")).length, 1);
   });

@@ -13,6 +13,7 @@ interface Flags extends StackFlags {
   namespace: string;
   fromStore?: string;
   url?: string;
+  builtin?: boolean;
   arch?: string;
   json?: boolean;
 }
@@ -27,6 +28,7 @@ export const define: Define = (command, context) => {
     .option("-n, --namespace <name>", "namespace where the stack file has none", "openfaas-fn")
     .option("--from-store <function>", "a function of the store instead of a stack file")
     .option("-u, --url <url>", "functions.json of the store")
+    .option("--builtin", "the store that comes with nap")
     .option("--arch <platform>", "x86_64, arm64 or armhf, for --from-store")
     .option("-j, --json", "as JSON")
     .action(async (flags: Flags) => {
@@ -41,7 +43,7 @@ export const define: Define = (command, context) => {
 
   async function deployments(flags: Flags): Promise<Deployment[]> {
     if (flags.fromStore !== undefined) {
-      const found = findInStore(await readStore(context, flags.url), flags.fromStore, platformName(flags.arch));
+      const found = findInStore(await readStore(context, flags), flags.fromStore, platformName(flags.arch));
       return [deploymentOfFlags(noFlags, storeBase(found))];
     }
     const file = await findStackFile(context, flags.yaml);

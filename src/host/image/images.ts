@@ -19,7 +19,8 @@ import { type ArchiveFile, type Imported, importArchive } from "./import.ts";
 import { ingestPrefix } from "./ingest.ts";
 import { type Keeper, type KeeperOptions, openKeeper } from "./keeper.ts";
 import { hostPlatform, type Platform, toDescriptor } from "./manifest.ts";
-import { type PullProgress, pull, remoteDigest } from "./pull.ts";
+import { pull, remoteDigest } from "./pull.ts";
+import { PullsUnderWay } from "./pulls.ts";
 import { parseReference, pinName, type Reference } from "./reference.ts";
 import type { RegistrySettings } from "./registries.ts";
 import { Registry } from "./registry.ts";
@@ -68,11 +69,6 @@ export interface ImagesOptions {
   keeper?: KeeperOptions;
 }
 
-export interface EnsureOptions {
-  /** Called often while something is transferred; must be quick. Of those who share a pull, only the first one's is. */
-  onProgress?: (progress: PullProgress) => void;
-}
-
 /** What is put together to an image. */
 export interface Composition {
   readonly name: string;
@@ -89,6 +85,7 @@ const maxKnown = 256;
 /** Images of this machine: the front of this room. All methods may be called at any time and at once. */
 export class Images implements AsyncDisposable {
   readonly keeper: Keeper;
+  readonly pulls = new PullsUnderWay();
   readonly #tools: Tools;
   readonly #registry: Registry;
   readonly #platform: Platform;
@@ -113,6 +110,11 @@ export class Images implements AsyncDisposable {
     return new Images(options);
   }
 
+  /** From now on registries are reached so; what is under way goes on as it began. */
+  useRegistries(settings: readonly RegistrySettings[]): void {
+    this.#registry.useRegistries(settings);
+  }
+
   /** Ends every pull under way; they clean up after themselves. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closing.abort(new AppError("SHUTTING_DOWN", []));
@@ -126,13 +128,7 @@ export class Images implements AsyncDisposable {
    * changed, so it is never asked for again. Callers with the same image share one pull; it ends early when the last
    * of them leaves. Rejects with IMAGE_* errors, DISK_LOW, CONTAINERD, or the signal's reason.
    */
-  async ensure(
-    namespace: string,
-    reference: string,
-    policy: PullPolicy,
-    signal?: AbortSignal,
-    options: EnsureOptions = {},
-  ): Promise<ResolvedImage> {
+  async ensure(namespace: string, reference: string, policy: PullPolicy, signal?: AbortSignal): Promise<ResolvedImage> {
     const ref = parseReference(reference);
     return this.#share(`${policy} ${namespace} ${ref.canonical}`, signal, async (ending) => {
       using _ = await this.keeper.hold(namespace, ref.canonical);
@@ -143,7 +139,7 @@ export class Images implements AsyncDisposable {
       if (here) await this.#touch(namespace, record);
       if (here) return here;
       if (policy === "Never") throw new AppError("IMAGE_MISSING", [ref.canonical]);
-      return await this.#pull(namespace, ref, options.onProgress ?? (() => {}), watch.signal);
+      return await this.#pull(namespace, ref, watch.signal);
     });
   }
 
@@ -180,15 +176,12 @@ export class Images implements AsyncDisposable {
     await this.#tools.containerd.images.put({ name, labels, target }, { namespace });
   }
 
-  #pull(
-    namespace: string,
-    ref: Reference,
-    onProgress: (progress: PullProgress) => void,
-    signal: AbortSignal,
-  ): Promise<ResolvedImage> {
+  #pull(namespace: string, ref: Reference, signal: AbortSignal): Promise<ResolvedImage> {
     return underLease(this.#tools, namespace, "pull", ref.canonical, async (scope) => {
       const room = (bytes: number) => this.keeper.makeRoom(`image ${ref.canonical}`, { images: bytes });
-      const stored = await pull(this.#tools, scope, this.#registry, ref, this.#platform, { onProgress, room }, signal);
+      using shown = this.pulls.begin(namespace, ref.canonical);
+      const hooks = { room, onProgress: shown.report };
+      const stored = await pull(this.#tools, scope, this.#registry, ref, this.#platform, hooks, signal);
       return this.#record(scope, ref, stored, {});
     });
   }

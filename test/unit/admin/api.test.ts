@@ -77,6 +77,9 @@ class FakeImages implements BackendImages {
   async list(namespace: string): Promise<ImageInfo[]> {
     return namespace === "fn" ? [this.info] : [];
   }
+  pulls(namespace: string) {
+    return [{ namespace, name: "ghcr.io/x:1", progress: { phase: "download", doneBytes: 3, totalBytes: 9 } as const }];
+  }
   async remove(namespace: string, name: string): Promise<void> {
     this.calls.push(["remove", namespace, name]);
     if (name === "web:1") throw new AppError("IMAGE_IN_USE", [name, "function web"]);
@@ -149,12 +152,14 @@ const routes: { method: string; path: string; body?: unknown; status: number; js
   { method: "GET", path: "/system/images", status: 200 },
   { method: "POST", path: "/system/images", body: "archive", status: 201, json: true },
   { method: "DELETE", path: "/system/images", body: { name: "old:1" }, status: 202 },
+  { method: "GET", path: "/system/images/pulls", status: 200 },
   { method: "POST", path: "/system/images/prune", status: 200, json: true },
   { method: "GET", path: "/system/queue", status: 200 },
   { method: "GET", path: "/system/queue/call-1", status: 200 },
   { method: "DELETE", path: "/system/queue/call-1", status: 202 },
   { method: "POST", path: "/system/queue/call-1/retry", status: 202 },
   { method: "GET", path: "/system/queue/call-1/result", status: 202, json: true },
+  { method: "GET", path: "/system/queue-stats", status: 200 },
   { method: "GET", path: "/system/cron", status: 200 },
   { method: "POST", path: "/system/cron/tick/run", status: 202, json: true },
   { method: "GET", path: "/system/info", status: 200 },
@@ -828,6 +833,10 @@ suite("images", () => {
     const [image] = JSON.parse((await api.ask("GET", "/system/images")).text);
     const time = "2001-09-09T01:46:40.000Z";
     assert.deepEqual(image, { ...api.images.info, createdAt: time, usedAt: time });
+    const pulls = JSON.parse((await api.ask("GET", "/system/images/pulls?namespace=team")).text);
+    assert.deepEqual(pulls, [
+      { namespace: "team", name: "ghcr.io/x:1", phase: "download", doneBytes: 3, totalBytes: 9 },
+    ]);
     assert.equal((await api.ask("GET", "/system/images?namespace=team")).text, "[]");
     assert.equal((await api.ask("GET", "/system/images?namespace=other")).status, 400);
   });

@@ -1,11 +1,12 @@
 import assert from "node:assert/strict";
-import { readdir, readFile, writeFile } from "node:fs/promises";
+import { readdir, readFile, stat, writeFile } from "node:fs/promises";
 import { Readable } from "node:stream";
 import { suite, test } from "node:test";
 import { isAppError } from "../../../src/base/errors.ts";
 import { Bodies, emptyBody } from "../../../src/queue/bodies.ts";
 import { bodiesDir, SqliteStore } from "../../../src/queue/sqlite.ts";
 import type { NewMessage } from "../../../src/queue/store.ts";
+import { until } from "../../fakes/platform.ts";
 import { tmpDir } from "../../support/tmp.ts";
 
 function message(callId: string, more: Partial<NewMessage> = {}): NewMessage {
@@ -157,7 +158,7 @@ suite("the store of the queue", () => {
     const strict = new Bodies(bodiesDir(t.path), Number.MAX_SAFE_INTEGER);
     for (const bytes of [1, 100_000])
       await assert.rejects(strict.keep(Readable.from([Buffer.alloc(bytes)]), 1e6), (e) => isAppError(e, "DISK_FULL"));
-    assert.deepEqual(await strict.keep(Readable.from([]), 1e6), { bytes: 0, data: Buffer.alloc(0), file: null });
+    assert.deepEqual(await strict.keep(Readable.from([]), 1e6), emptyBody);
     assert.deepEqual(await t.files(), []);
   });
 
@@ -176,6 +177,15 @@ suite("the store of the queue", () => {
     const { reason } = results[1] as PromiseRejectedResult;
     assert.ok(isAppError(reason, "QUEUE_STORE"), String(reason));
     assert.deepEqual(await t.taken(), ["a", "b"]);
+  });
+
+  test("gives the disk back when a long queue has become short", async () => {
+    await using t = await opened();
+    const body = { bytes: 60_000, data: new Uint8Array(60_000), file: null };
+    await Promise.all(Array.from({ length: 600 }, (_, i) => t.store().put(message(`call-${i}`, { body }))));
+    await t.taken(600);
+    await Promise.all(Array.from({ length: 600 }, (_, i) => t.store().remove(`call-${i}`)));
+    await until("the file is shorter", async () => (await stat(`${t.path}/queue.db`)).size < 25e6);
   });
 
   test("that is of a newer napd is refused", async () => {
