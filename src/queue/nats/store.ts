@@ -76,7 +76,6 @@ export class NatsStore implements QueueStore {
   readonly #behind: Pending;
   readonly #renewing: NodeJS.Timeout;
   #events: StoreEvents | null = null;
-  #counting: Promise<Depth[]> | null = null;
 
   constructor(options: NatsStoreOptions) {
     this.#o = options;
@@ -109,7 +108,7 @@ export class NatsStore implements QueueStore {
 
   /** None while the server is away: `watch` tells when there are some again. */
   async take(lane: Lane, fn: string, limit: number, now: number): Promise<Taken> {
-    const { link } = this.#o;
+    const { link, log } = this.#o;
     const messages: Message[] = [];
     let isMore = false;
     try {
@@ -117,7 +116,10 @@ export class NatsStore implements QueueStore {
       isMore = delivered.length >= limit;
       const begun = await Promise.allSettled(delivered.map((msg) => link.ask((nats) => this.#begin(nats, msg, now))));
       // what could not be begun is delivered again
-      for (const one of begun) if (one.status === "fulfilled" && one.value) messages.push(one.value);
+      for (const one of begun) {
+        if (one.status === "rejected") log.warn({ fn, err: messageOf(one.reason) }, "a message could not be taken");
+        else if (one.value) messages.push(one.value);
+      }
     } catch (e) {
       if (!isAppError(e, "QUEUE_SERVER")) throw e;
     }
@@ -135,12 +137,7 @@ export class NatsStore implements QueueStore {
   }
 
   depths(): Promise<readonly Depth[]> {
-    this.#counting ??= this.#o.link
-      .ask((nats) => depths(nats, this.#o.layout))
-      .finally(() => {
-        this.#counting = null;
-      });
-    return this.#counting;
+    return this.#o.link.ask((nats) => depths(nats, this.#o.layout));
   }
 
   list(filter: MessageFilter): Promise<readonly MessageInfo[]> {
