@@ -55,6 +55,8 @@ interface Held {
 /** How often those are asked for again that should have been delivered again by now, and for how long, ms. */
 const overdueEveryMs = 100;
 const overdueForMs = 2000;
+/** How often, at most, consumers are looked at, ms. */
+const minMendMs = 5000;
 
 /**
  * The queue on a NATS server with JetStream, which several machines may share. What one has taken it keeps by signs of
@@ -69,12 +71,15 @@ export class NatsStore implements QueueStore {
   /** In records: which napd it is. */
   readonly #id = newId();
   readonly #held = new Map<number, Held>();
+  /** On their way to be held. */
+  readonly #beginning = new Set<number>();
   /** When what waits for its next attempt is due, as far as this machine put it off; by lane and function. */
   readonly #putOff = new Map<string, Map<number, number>>();
   /** What was published without an answer, and whoever asked was told that it was not. */
   readonly #withdrawn = new Set<{ key: Key; bodyId: string | undefined }>();
   readonly #behind: Pending;
   readonly #renewing: NodeJS.Timeout;
+  readonly #mending: NodeJS.Timeout;
   #events: StoreEvents | null = null;
 
   constructor(options: NatsStoreOptions) {
@@ -84,6 +89,11 @@ export class NatsStore implements QueueStore {
       options.log.debug({ err: messageOf(e) }, "something was not removed from the queue's server; it is swept later"),
     );
     this.#renewing = setInterval(() => this.#renew(), options.ackWaitMs / 3).unref();
+    const mend = () => options.link.ask((nats) => this.#consumers.mend(nats));
+    this.#mending = setInterval(
+      () => void (options.link.current && this.#behind.add(mend())),
+      Math.max(options.ackWaitMs, minMendMs),
+    ).unref();
     options.link.onUp((nats) => this.#up(nats));
   }
 
@@ -193,7 +203,6 @@ export class NatsStore implements QueueStore {
     return link.ask(async (nats) => {
       const buried = await bury(nats, layout, before, keep);
       await sweep(nats, layout, clock.now());
-      await this.#consumers.mend(nats);
       return buried;
     });
   }
@@ -202,6 +211,7 @@ export class NatsStore implements QueueStore {
   async [Symbol.asyncDispose](): Promise<void> {
     const { link, layout, clock } = this.#o;
     clearInterval(this.#renewing);
+    clearInterval(this.#mending);
     const nats = link.current;
     if (nats) {
       const release = async ({ key, run, record, reply }: Held) => {
@@ -230,7 +240,10 @@ export class NatsStore implements QueueStore {
     });
     // asked by others before they take over what this one has
     nc.subscribe(this.#aliveSubject(this.#id), {
-      callback: (error, msg) => void (error || msg.respond(this.#held.has(Number(msg.string())) ? "yes" : "no")),
+      callback: (error, msg) => {
+        const seq = Number(msg.string());
+        if (!error) link.say(msg.reply!, this.#held.has(seq) || this.#beginning.has(seq) ? "yes" : "no");
+      },
     });
     this.#renew();
     for (const entry of this.#withdrawn) this.#withdrawNow(entry);
@@ -248,27 +261,39 @@ export class NatsStore implements QueueStore {
 
   async #pull(nats: Nats, lane: Lane, fn: string, limit: number): Promise<Msg[]> {
     const stream = this.#o.layout.stream("messages");
-    for (const isLast of [false, true]) {
-      const consumer = await this.#consumers.ensure(nats, lane, fn);
-      const delivered = await pull(nats.nc, stream, consumer, limit);
-      if (delivered || isLast) return delivered ?? [];
-      this.#consumers.forget(lane, fn);
-    }
-    return [];
+    const consumer = await this.#consumers.ensure(nats, lane, fn);
+    const { found, end } = await pull(nats.nc, stream, consumer, limit);
+    if (end === "all") return found;
+    // it is not there, or it waits for messages that are gone and so may have forgotten others
+    if (end === "nobody") this.#consumers.forget(lane, fn);
+    else await this.#consumers.renew(nats, lane, fn);
+    const again = await this.#consumers.ensure(nats, lane, fn);
+    return [...found, ...(await pull(nats.nc, stream, again, limit - found.length)).found];
   }
 
   /** Makes a delivered message ours; null when it is not for now, or not for us. */
   async #begin(nats: Nats, delivery: Msg, now: number): Promise<Message | null> {
-    const { layout } = this.#o;
-    const { seq, deliveries } = deliveryOf(delivery);
-    const reply = delivery.reply!;
+    const { seq } = deliveryOf(delivery);
     const held = this.#held.get(seq);
     if (held) {
       // the server took us for dead; the attempt goes on
-      held.reply = reply;
-      this.#o.link.say(reply, "+WPI");
+      held.reply = delivery.reply!;
+      this.#o.link.say(held.reply, "+WPI");
       return null;
     }
+    if (this.#beginning.has(seq)) return null;
+    this.#beginning.add(seq);
+    try {
+      return await this.#claim(nats, delivery, now);
+    } finally {
+      this.#beginning.delete(seq);
+    }
+  }
+
+  async #claim(nats: Nats, delivery: Msg, now: number): Promise<Message | null> {
+    const { layout } = this.#o;
+    const { seq, deliveries } = deliveryOf(delivery);
+    const reply = delivery.reply!;
     const key = layout.keyOf(delivery.subject);
     const { lane, fn } = partsOf(key);
     const unread: Run = { seq, attempts: 1, state: "running", due: now, status: null, error: null, by: this.#id };
