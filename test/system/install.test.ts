@@ -39,6 +39,8 @@ suite("an installation", () => {
     machine = await testMachine(join(world.dir, "m"), { ...world.settings, "images.pull_policy": "Never" });
     up.defer(async () => void (await machine.run("systemctl", ["stop", "napd.service"])));
     const first = await unpackedRelease(join(world.dir, "first"));
+    await mkdir(place("disk/opt"), { recursive: true });
+    await symlink("disk/opt", place("opt"));
     const socket = (text: string) => text.replace("0.0.0.0:8080", world.settings["gateway.listen"]!);
     const files = { "systemd/napd.socket": socket };
     for (const version of ["1.0.0", "1.1.0", "1.2.0"])
@@ -79,7 +81,8 @@ suite("an installation", () => {
       const { code, stderr } = await install("1.0.0", ...options);
       assert.equal(code, 1);
       assert.match(stderr, why);
-      assert.deepEqual(await readdir(machine.root), ["etc", "run", "stubs"]);
+      assert.deepEqual(await readdir(machine.root), ["disk", "etc", "opt", "run", "stubs"]);
+      assert.deepEqual(await readdir(place("opt")), []);
     };
 
     test("no way to the packages", async () => {
@@ -113,13 +116,11 @@ suite("an installation", () => {
     });
 
     test("room for the release", async () => {
-      await mkdir(place("opt/napd/releases"), { recursive: true });
       await run("mount", ["-t", "tmpfs", "-o", "size=80m", "tmpfs", place("opt")]);
       const { code, stderr } = await install("1.0.0");
       await run("umount", [place("opt")]);
       assert.equal(code, 1);
       assert.match(stderr, /opt\/napd\/releases has no room for the release, which takes [\d.]+ .iB; free some/);
-      await rm(place("opt"), { recursive: true });
     });
   });
 
