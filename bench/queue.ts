@@ -1,5 +1,7 @@
 import { open } from "node:fs/promises";
 import { Agent, request } from "node:http";
+import { openNats } from "../test/support/nats.ts";
+import { tmpDir } from "../test/support/tmp.ts";
 import { eventually, openWorld, type World } from "../test/support/world.ts";
 import { upstreamImage } from "./images.ts";
 import type { Bench, Measurement } from "./measure.ts";
@@ -14,8 +16,8 @@ const body = Buffer.alloc(1000, "x");
 const heap = "--max-semi-space-size=4 --max-old-space-size=128";
 
 /**
- * How fast asynchronous calls are accepted, each on disk before its 202, beside a plain loop of write and fsync on the
- * same disk; and napd's resident memory with none, a tenth and all of them queued, and when all were made. They wait
+ * How fast asynchronous calls are accepted, each on disk before its 202, beside those that a NATS server keeps and a plain
+ * loop of write and fsync on the same disk; and napd's resident memory with none, a tenth and all of them queued, and when all were made. They wait
  * behind one that does not end.
  */
 export const queue: Bench = async () => {
@@ -26,6 +28,7 @@ export const queue: Bench = async () => {
   await world.import(await upstreamImage(world.dir, "docker.io/library/upstream:1"));
   await deploy(world, "POST", 1);
   const { pid } = world.napd();
+  const overNats = Math.round(await natsRate());
   const megabytes = async () => +((await memoryOf(pid)).Rss! / 1024).toFixed(1);
   const loop = Math.round(await fsyncRate(`${world.dir}/plain`));
   using load = startCallers(world.port);
@@ -49,7 +52,7 @@ export const queue: Bench = async () => {
     ...{ name, unit, value: Math.round(value), peers },
   });
   return [
-    one("calls accepted", "/s", ((calls * 0.9) / took) * 1000, { "write and fsync": loop }),
+    one("calls accepted", "/s", ((calls * 0.9) / took) * 1000, { "kept by NATS": overNats, "write and fsync": loop }),
     one("calls made, while nothing comes in", "/s", (calls / made) * 1000),
     one("resident memory, heap limited to 128 MB, with nothing queued", "MB", atRest),
     one(`with ${calls / 10} queued`, "MB", tenth),
@@ -57,6 +60,20 @@ export const queue: Bench = async () => {
     one("when all were made", "MB", await megabytes()),
   ];
 };
+
+/** Calls a second that are accepted when a NATS server on this machine keeps them, which does not sync each. */
+async function natsRate(): Promise<number> {
+  await using dir = await tmpDir();
+  await using server = await openNats(dir.path);
+  await using world = await openWorld();
+  await world.start({ "images.pull_policy": "Never", "queue.url": server.url });
+  await world.import(await upstreamImage(world.dir, "docker.io/library/upstream:1"));
+  await deploy(world, "POST", 1);
+  using load = startCallers(world.port);
+  await load.send("/async-function/upstream/slow", 1);
+  const some = Math.min(calls, 10_000);
+  return (some / (await load.send("/async-function/upstream", some))) * 1000;
+}
 
 async function deploy(world: World, method: "POST" | "PUT", concurrency: number): Promise<void> {
   const annotations = { "napd.async-concurrency": String(concurrency), "napd.timeout": "1h" };
