@@ -1,6 +1,6 @@
 /** Commands that make functions and images, against builders that only write down what they are asked. */
 import assert from "node:assert/strict";
-import { mkdir, readdir, readFile, stat, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, stat, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { suite, test } from "node:test";
 import { type FakeBuilder, fakeBuilder } from "../../support/fake-builder.ts";
@@ -129,6 +129,21 @@ suite("nap build", () => {
       const ran = await run(["build", "--builder", "docker"], { env: { DOCKER_FAIL: "build" } });
       assert.equal(ran.exit, 1);
       assert.match(ran.stderr, /docker build ended with 3\n +step 3 went wrong/);
+    });
+  });
+
+  test("what a builder says is shown on a terminal, without moving its cursor", async () => {
+    await bench(project, async ({ run, place }) => {
+      const bin = join(place.home, "bin/docker");
+      await writeFile(bin, (await readFile(bin, "utf8")).replace("exit 0", "printf 'step\\033[2J one\\n'"));
+      const live = await run(["build", "--builder", "docker"], { terminal: 80 });
+      assert.ok(live.stderr.includes("step\\x1b[2J one"), live.stderr);
+      assert.ok(live.stderr.includes("\x1b[32mbuilt\x1b[39m acme/one:1 "), live.stderr);
+      const plain = await run(["build", "--builder", "docker", "--verbose"], { terminal: 80, env: { NO_COLOR: "1" } });
+      assert.match(plain.stderr, /^one \| step\\x1b\[2J one$/m);
+      assert.match(plain.stderr, /^two {2}built acme\/two:latest /m);
+      const quiet = await run(["build", "--builder", "docker", "--quiet"], { terminal: 80 });
+      assert.equal(quiet.stderr + quiet.stdout, "");
     });
   });
 
@@ -380,7 +395,10 @@ suite("nap template", () => {
       await writeFile(join(plain, "template.yml"), "language: pp\n");
       await pull("../plain");
       assert.equal(await languageOf(place, "pp"), "pp");
+      await symlink("/etc/passwd", join(dir, "template/yy/secret"));
+      await commitFiles(dir, {});
       for (const [source, why] of [
+        [dir, /secret is a link to \/etc\/passwd, outside/],
         [`${dir}#nothing`, /cannot be fetched/],
         ["../plain#main", /no git repository/],
         [`${dir}#--upload-pack=x`, /behind # stands/],
@@ -390,6 +408,8 @@ suite("nap template", () => {
         assert.notEqual(ran.exit, 0, source);
         assert.match(ran.stderr, why);
       }
+      assert.deepEqual((await readdir(join(place.cwd, "template"))).sort(), ["pp", "yy", "zz"]);
+      assert.ok(!(await readdir(join(place.cwd, "template/yy"))).includes("secret"));
     });
   });
 
