@@ -8,10 +8,12 @@ import { freezeRaceBench } from "./freeze-race.ts";
 import { gateway } from "./gateway.ts";
 import { gatewayMemory } from "./gateway-memory.ts";
 import type { Bench, Measurement } from "./measure.ts";
+import { napStart } from "./nap.ts";
 import { queue } from "./queue.ts";
 import { queueFairness } from "./queue-fairness.ts";
 import { queueKills } from "./queue-kills.ts";
 import { scaleOut } from "./scale-out.ts";
+import { up } from "./up.ts";
 import { updatesUnderLoad } from "./updates.ts";
 import { wake } from "./wake.ts";
 import { watchdog } from "./watchdog.ts";
@@ -24,10 +26,12 @@ const benches: Record<string, Bench> = {
   "freeze-race": freezeRaceBench,
   gateway,
   "gateway-memory": gatewayMemory,
+  nap: napStart,
   queue,
   "queue-fairness": queueFairness,
   "queue-kills": queueKills,
   "scale-out": scaleOut,
+  up,
   updates: updatesUnderLoad,
   wake,
   watchdog,

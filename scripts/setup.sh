@@ -113,6 +113,9 @@ find_missing() {
     need curl has curl
     need openssl has openssl
     need perl-base has perl
+    need systemd has systemd-analyze
+    need shellcheck has shellcheck
+    need caddy has caddy
     need qemu-user-static has qemu-aarch64-static
     need musl-tools has musl-gcc
     need gcc has cc
@@ -133,7 +136,6 @@ find_missing() {
     need wrk has wrk
     need nginx-light has nginx
     need haproxy has haproxy
-    need caddy has caddy
     need libc6-dev test -e /usr/include/stdio.h
     ;;
   esac
