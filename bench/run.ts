@@ -13,6 +13,7 @@ import { queue } from "./queue.ts";
 import { queueFairness } from "./queue-fairness.ts";
 import { queueKills } from "./queue-kills.ts";
 import { scaleOut } from "./scale-out.ts";
+import { up } from "./up.ts";
 import { updatesUnderLoad } from "./updates.ts";
 import { wake } from "./wake.ts";
 import { watchdog } from "./watchdog.ts";
@@ -30,6 +31,7 @@ const benches: Record<string, Bench> = {
   "queue-fairness": queueFairness,
   "queue-kills": queueKills,
   "scale-out": scaleOut,
+  up,
   updates: updatesUnderLoad,
   wake,
   watchdog,

@@ -50,19 +50,26 @@ export async function buildAll(
 ): Promise<Outcome[]> {
   const watchdog = sharedWatchdog(context, builder, options);
   return forEach(context, functions, options, "built", async (f, tell) => {
-    tell("assembling");
-    const made = await assembleContext(context, f, options.copy);
-    const plan = await planOf(context, f, made, options, watchdog);
-    tell("building");
-    await runCall(
-      context,
-      builder,
-      buildCall(builder, plan, context.env),
-      made.dir,
-      speaker(context, f, options, tell),
-    );
+    await buildOne(context, builder, f, options, watchdog, tell);
     return { status: "built", text: f.image };
   });
+}
+
+/** Makes the context and the image of one; the builder holds it afterwards. */
+export async function buildOne(
+  context: Context,
+  builder: Builder,
+  f: BuildableFunction,
+  options: BuildAllOptions,
+  watchdog: () => Promise<string | undefined>,
+  tell: (text: string) => void,
+): Promise<void> {
+  tell("assembling");
+  const made = await assembleContext(context, f, options.copy);
+  const plan = await planOf(context, f, made, options, watchdog);
+  tell("building");
+  const onLine = speaker(context, f, options, tell);
+  await runCall(context, builder, buildCall(builder, plan, context.env), made.dir, onLine);
 }
 
 /** Makes the contexts of all and leaves them there. */

@@ -6,6 +6,7 @@ import { Failure } from "./failure.ts";
 export type Guess =
   | { readonly kind: "template"; readonly lang: string; readonly why: string }
   | { readonly kind: "script"; readonly process: string; readonly base: string; readonly why: string }
+  | { readonly kind: "site"; readonly why: string }
   | { readonly kind: "builder"; readonly why: string };
 
 /** Images with the programs that scripts are for. */
@@ -78,7 +79,7 @@ export async function guess(
     const name = names.find((n) => form.test(n));
     if (name) return { kind: "template", lang, why: `${name}: a handler of template ${lang}` };
   }
-  if (names.includes("index.html")) return { kind: "template", lang: "static", why: "index.html: a static site" };
+  if (names.includes("index.html")) return { kind: "site", why: "index.html: a site of files" };
   const scripts: { name: string; interpreter: string }[] = [];
   for (const name of names) {
     const interpreter = interpreterIn(await head(name)) ?? interpreters.find(([ending]) => ending.test(name))?.[1];

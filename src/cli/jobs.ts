@@ -1,6 +1,9 @@
 import { basename, resolve } from "node:path";
 import { isName, nameRule } from "../base/names.ts";
+import type { BuildAllOptions } from "./build.ts";
 import { sourcesOf } from "./build-context.ts";
+import { type BuildFlags, buildOptionsOf } from "./build-flags.ts";
+import { type BuildLine, openBuildLine } from "./build-job.ts";
 import type { Context } from "./context.ts";
 import { type Done, deployOne, type Subject } from "./deploy.ts";
 import { deploymentOf, deploymentOfFlags, type FunctionFlags } from "./deployment.ts";
@@ -8,9 +11,11 @@ import { Failure, wrongUsage } from "./failure.ts";
 import type { StackFlags } from "./flags.ts";
 import type { Gateway } from "./gateway.ts";
 import { baseFor, guessFolder } from "./guess.ts";
-import { folderRecipe, hasLayer, lacks, type Recipe, templateRecipe } from "./recipe.ts";
+import { tagged } from "./image-tag.ts";
+import { folderRecipe, hasLayer, lacks, type Recipe, siteRecipe, templateRecipe } from "./recipe.ts";
 import { chosen, readStack, type StackFunction } from "./stack.ts";
 import { findStackFile } from "./stack-file.ts";
+import { ensureTemplates } from "./template-pull.ts";
 import { isDockerfile, ownTemplates, requireTemplate, type Template } from "./templates.ts";
 import { packAndDeploy, type Step, type UpOptions } from "./up.ts";
 
@@ -36,12 +41,21 @@ export interface Plan {
   readonly file?: string;
 }
 
-export interface PlanFlags extends StackFlags, FunctionFlags {
+export interface PlanFlags extends StackFlags, FunctionFlags, Omit<BuildFlags, "builder"> {
   lang?: string;
   base?: string;
   process?: string;
-  /** False: nothing is built, everything is packed. */
+  /** False: nothing is built, everything is packed; a name: everything is built, by this one. */
   builder?: string | false;
+}
+
+/** What all jobs of a plan share. */
+interface Shared {
+  readonly context: Context;
+  readonly flags: PlanFlags;
+  readonly options: UpOptions;
+  readonly build: BuildAllOptions;
+  readonly line: BuildLine;
 }
 
 /** The functions of the stack file or, where a folder is named or there is no stack file, that of the folder. */
@@ -53,13 +67,20 @@ export async function planUp(
 ): Promise<Plan> {
   const file = folder === undefined ? await findStackFile(context, flags.yaml) : undefined;
   if (folder !== undefined && flags.yaml) throw wrongUsage("give a folder or a stack file, not both");
-  if (file === undefined) return { jobs: [await folderJob(context, folder ?? ".", flags, options)] };
+  const share = (copy: readonly string[]): Shared => {
+    const build = { ...buildOptionsOf({ ...flags, builder: "" }, copy), quiet: true };
+    return { context, flags, options, build, line: openBuildLine(context, flags.builder, build, options) };
+  };
+  if (file === undefined) return { jobs: [await folderJob(share([]), folder ?? ".")] };
   const { base, process, lang } = flags;
   if (base || process || lang) throw wrongUsage("--base, --process and --lang are for a folder, not for a stack file");
   const stack = await readStack(context, file, flags.envsubst);
-  const functions = chosen(stack, flags);
+  const functions = await tagged(context, chosen(stack, flags), flags.tag);
   if (functions.length === 0) throw new Failure(`${file} has no functions`);
-  const jobs = await Promise.all(functions.map((f) => stackJob(context, f, stack.copy, flags, options)));
+  const made = functions.filter((f) => !isMadeElsewhere(f));
+  await ensureTemplates(context, made, flags.disableStackPull ? [] : stack.templates);
+  const shared = share(stack.copy);
+  const jobs = await Promise.all(functions.map((f) => stackJob(shared, f)));
   return {
     jobs,
     ...(stack.gateway && { gateway: stack.gateway }),
@@ -67,17 +88,25 @@ export async function planUp(
   };
 }
 
+/** It has an image that is only to be deployed. */
+const isMadeElsewhere = (f: StackFunction): boolean => f.skipBuild || (!f.lang && !f.handler);
+
 /** Where the watchdog serves by itself no process says that it is wanted. */
 const annotationsFor = ({ process }: Recipe): Record<string, string> =>
   process === undefined ? { "napd.watchdog": "inject" } : {};
 
-async function folderJob(context: Context, given: string, flags: PlanFlags, options: UpOptions): Promise<Job> {
+async function folderJob(shared: Shared, given: string): Promise<Job> {
+  const { context, flags, options } = shared;
   const folder = resolve(context.cwd, given);
   const stackFile = await findStackFile({ ...context, cwd: folder }, undefined);
   if (stackFile) throw wrongUsage(`${given} has a ${stackFile}: run nap up in there, or name it by -f`);
   const name = flags.name ?? nameOf(folder);
+  if (!isName(name)) throw wrongUsage(`--name ${name}: it must be ${nameRule}`);
   const { namespace } = flags;
-  const { recipe, remark } = await folderRecipes(context, folder, flags);
+  const found = await folderRecipes(context, folder, flags);
+  if ("dockerfile" in found)
+    return buildJob(shared, dockerFunction(name, folder, flags.image), folder, found.dockerfile);
+  const { recipe, remark } = found;
   return {
     name,
     namespace,
@@ -106,15 +135,14 @@ async function folderRecipes(
   context: Context,
   folder: string,
   flags: PlanFlags,
-): Promise<{ recipe: () => Promise<Recipe>; remark: string }> {
+): Promise<{ recipe: () => Promise<Recipe>; remark: string } | { dockerfile: string }> {
   const process = flags.process ?? flags.fprocess;
   if (flags.lang) return ofTemplate(flags.lang, `template ${flags.lang}`);
   if (process) return ofScript(process, flags.base ?? baseFor(process), `runs ${process}`);
   const guessed = await guessFolder(folder, { mayBuild: flags.builder !== false });
-  if (guessed.kind === "builder")
-    throw new Failure(
-      `${folder} wants a builder: ${guessed.why}; make a stack file with lang: dockerfile, or --no-builder takes the folder as it is`,
-    );
+  if (guessed.kind === "builder") return { dockerfile: guessed.why };
+  if (guessed.kind === "site")
+    return { recipe: () => siteRecipe(context, folder, flags.base), remark: `${guessed.why}, served by the watchdog` };
   if (guessed.kind === "template") return ofTemplate(guessed.lang, guessed.why);
   return ofScript(guessed.process, flags.base ?? guessed.base, guessed.why);
 
@@ -148,16 +176,11 @@ function nameOf(folder: string): string {
 /** The name of an image without tag and digest. */
 export const repositoryOf = (image: string): string => image.replace(/@.*$/, "").replace(/:[^/:]*$/, "");
 
-async function stackJob(
-  context: Context,
-  f: StackFunction,
-  copy: readonly string[],
-  flags: PlanFlags,
-  options: UpOptions,
-): Promise<Job> {
+async function stackJob(shared: Shared, f: StackFunction): Promise<Job> {
+  const { context, flags, options, build } = shared;
   const subject = { name: f.name, namespace: flags.namespace || f.namespace };
-  const extras = [...copy, ...f.environmentFiles].map((path) => resolve(context.cwd, path));
-  if (f.skipBuild || (!f.lang && !f.handler)) {
+  const extras = [...build.copy, ...f.environmentFiles].map((path) => resolve(context.cwd, path));
+  if (isMadeElsewhere(f)) {
     const run = async (gateway: Gateway, tell: (text: string) => void): Promise<JobDone> => {
       if (!options.deploy) return { state: "skipped", how: "it is not built" };
       return deployOne(context, gateway, await deploymentOf(context, f, flags, true), options, tell);
@@ -165,18 +188,17 @@ async function stackJob(
     return { ...subject, sources: extras, run };
   }
   const { template, handler } = await sourcesOf(context, f);
-  const why = await wantsBuilder(f, template, handler);
-  if (why !== undefined || !template || !hasLayer(template))
-    throw new Failure(`function ${f.name} wants a builder: ${why}`);
+  const why = await wantsBuilder(f, template, handler, flags);
+  if (why !== undefined || !template || !hasLayer(template)) return buildJob(shared, f, handler, why ?? "", template);
   return {
     ...subject,
-    sources: [handler, ...extras, ...(template.dir.startsWith(ownTemplates) ? [] : [template.dir])],
+    sources: sourcesAt(handler, extras, template),
     run: (gateway, tell) =>
       packAndDeploy(
         gateway,
         {
           ...{ context, ...subject, repository: f.image === "" ? f.name : repositoryOf(f.image) },
-          recipe: () => templateRecipe(context, template, handler, copy),
+          recipe: () => templateRecipe(context, template, handler, build.copy),
           deployment: async (image, recipe) => {
             const fprocess = f.fprocess ?? recipe.process;
             const annotations = { ...annotationsFor(recipe), ...f.annotations };
@@ -190,14 +212,42 @@ async function stackJob(
   };
 }
 
-/** Why a function cannot be packed; undefined when it can. */
+function buildJob(shared: Shared, f: StackFunction, handler: string, why: string, template?: Template): Job {
+  const { context, flags, build, line } = shared;
+  const extras = [...build.copy, ...f.environmentFiles].map((path) => resolve(context.cwd, path));
+  return {
+    name: f.name,
+    namespace: flags.namespace || f.namespace,
+    remark: `built, as ${why}`,
+    sources: sourcesAt(handler, extras, template),
+    run: (gateway, tell) => line.run(f, why, flags, gateway, tell),
+  };
+}
+
+/** What of a function may change; templates that come with nap do not. */
+const sourcesAt = (handler: string, extras: readonly string[], template?: Template): string[] => [
+  ...[handler, ...extras],
+  ...(template && !template.dir.startsWith(ownTemplates) ? [template.dir] : []),
+];
+
+/** A folder with a Dockerfile as a function of a stack file. */
+const dockerFunction = (name: string, handler: string, image = name): StackFunction => ({
+  ...{ name, handler, lang: "dockerfile", image: /[:@][^/]*$/.test(image) ? image : `${image}:latest` },
+  ...{ environment: {}, environmentFiles: [], secrets: [], labels: {}, annotations: {}, readOnly: false },
+  ...{ skipBuild: false, buildArgs: {}, buildOptions: [], buildSecrets: {} },
+});
+
+/** Why a function is not packed but built; undefined when it is packed. */
 async function wantsBuilder(
   f: StackFunction,
   template: Template | undefined,
   handler: string,
+  { builder }: PlanFlags,
 ): Promise<string | undefined> {
   if (isDockerfile(f.lang) || !template) return "it has a Dockerfile";
   if (!hasLayer(template)) return `template ${template.name} has only a Dockerfile`;
+  if (builder === false) return undefined;
+  if (builder) return "--builder says so";
   if (Object.keys(f.buildArgs).length + f.buildOptions.length + Object.keys(f.buildSecrets).length > 0)
     return "it has build_args, build_options or build_secrets";
   return lacks(handler);

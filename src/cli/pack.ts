@@ -60,7 +60,7 @@ export async function collect(files: Files, folder: string, options: FolderOptio
         throw new Failure(
           `${source} is a link to ${real}, outside of the project; copy the files, or run nap in a folder above both`,
         );
-      if (above.includes(real)) throw new Failure(`${source} is a link to a folder that it is in`);
+      if (above.some((dir) => isWithin(dir, real))) throw new Failure(`${source} is a link to a folder that it is in`);
       found = await stat(real);
     }
     if (found.isDirectory()) {

@@ -69,6 +69,15 @@ export async function folderRecipe(
   return { base, changes, files, owner: ownerOf(plainUser), process, notes: notesOf(found) };
 }
 
+/** A folder of files that the watchdog serves; nothing else is needed in the image. */
+export async function siteRecipe(context: Context, folder: string, base = "scratch"): Promise<Recipe> {
+  const path = `${plainPath}/public`;
+  const files: Files = new Map([[path.slice(1), { kind: "folder" }]]);
+  const found = await collect(files, folder, { to: path.slice(1), within: [resolve(context.cwd)] });
+  const changes = { env: { mode: "static", static_path: path }, workingDir: plainPath, user: plainUser };
+  return { base, changes, files, owner: ownerOf(plainUser), notes: notesOf(found) };
+}
+
 /** A path of `configuration.copy` or `--copy-extra`, at the same place below the handler folder. */
 async function addExtra(files: Files, { cwd }: Context, path: string, to: string): Promise<void> {
   const source = resolve(cwd, path);

@@ -2,10 +2,11 @@ import { createReadStream } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { refused } from "./answers.ts";
 import type { Builder } from "./builder.ts";
 import type { Context } from "./context.ts";
 import { Failure } from "./failure.ts";
-import { type Gateway, refused } from "./gateway.ts";
+import type { Gateway } from "./gateway.ts";
 import { canonical } from "./image-name.ts";
 import { runProgram } from "./program.ts";
 
@@ -43,9 +44,9 @@ export async function sendImage(
 function saveArguments({ kind }: Builder, image: string, file: string, { url }: Gateway): string[] {
   const name = canonical(image);
   if (kind === "buildah") {
-    // on the same machine to compress takes longer than to copy
+    // docker's archives are not compressed, which on the same machine takes longer than to copy
     const near = ["127.0.0.1", "localhost", "[::1]"].includes(new URL(url).hostname);
-    return ["push", "--quiet", ...(near ? ["--disable-compression"] : []), name, `oci-archive:${file}:${name}`];
+    return ["push", "--quiet", name, `${near ? "docker-archive" : "oci-archive"}:${file}:${name}`];
   }
   if (kind === "podman") return ["save", "--quiet", "--format", "oci-archive", "--output", file, name];
   return ["save", "--output", file, kind === "docker" ? image : name];

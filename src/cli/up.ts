@@ -23,6 +23,8 @@ export interface PackedFunction {
 
 export interface UpOptions extends Omit<DeployOptions, "json"> {
   readonly deploy: boolean;
+  /** Pushes what a builder made to its registry. */
+  readonly push: boolean;
   /** Asks whether there is a newer base. */
   readonly pull: boolean;
 }
@@ -33,6 +35,18 @@ export interface Step {
   readonly ms: number;
 }
 
+/** A clock that is read at the end of each step. */
+export class Steps {
+  readonly all: Step[] = [];
+  #began = performance.now();
+
+  end(step: string): void {
+    const now = performance.now();
+    this.all.push({ step, ms: Math.round(now - this.#began) });
+    this.#began = now;
+  }
+}
+
 /** From the folder to a function that can be called; what is there already is left alone. */
 export async function packAndDeploy(
   gateway: Gateway,
@@ -40,31 +54,25 @@ export async function packAndDeploy(
   options: UpOptions,
   tell: (text: string) => void,
 ): Promise<Done & { readonly steps: readonly Step[]; readonly notes: readonly string[]; readonly image: string }> {
-  const steps: Step[] = [];
-  let began = performance.now();
-  const step = (what: string) => {
-    const now = performance.now();
-    steps.push({ step: what, ms: Math.round(now - began) });
-    began = now;
-  };
+  const steps = new Steps();
   tell("packing");
   const recipe = await f.recipe();
   const layer = await packLayer(recipe.files, recipe.owner);
-  step(`packed ${recipe.files.size} files, ${formatBytes(layer.size)}`);
+  steps.end(`packed ${recipe.files.size} files, ${formatBytes(layer.size)}`);
   const { repository, namespace } = f;
   const { base, changes, notes } = recipe;
   const { pull } = options;
   const composition = { repository, namespace, base, changes, layer, pull };
   const { image, name, sent } = await composeImage(gateway, composition, tell);
-  step(sent ? "sent and composed" : "composed");
-  const about = { steps, notes, image: name };
+  steps.end(sent ? "sent and composed" : "composed");
+  const about = { steps: steps.all, notes, image: name };
   if (!options.deploy) return { state: "made", how: name, ...about };
 
   const wanted = await f.deployment(name, recipe);
   const before = await statusOf(gateway, f);
   if (before && runs(before, wanted, image)) return { state: "ready", how: "unchanged", ...about };
   const done = await deployOne(f.context, gateway, wanted, options, tell);
-  step(`${done.how}${options.wait ? ", ready" : ""}`);
+  steps.end(`${done.how}${options.wait ? ", ready" : ""}`);
   if (before && options.wait && isSuperseded(before.image, name)) await forget(gateway, f, before.image);
   return { ...done, ...about };
 }

@@ -91,6 +91,8 @@ export interface RunOptions {
   /** Columns of the terminal that it writes to. */
   terminal?: number;
   signal?: AbortSignal;
+  /** Told what is written, as it is written. */
+  onOutput?: (text: string) => void;
 }
 
 /** Runs nap in this process. */
@@ -103,7 +105,7 @@ export async function nap(place: Place, args: readonly string[], options: RunOpt
 /** The world that commands see; `end` gives what was written. */
 export function napContext(
   place: Place,
-  { env = {}, stdin = "", terminal, signal = new AbortController().signal }: RunOptions = {},
+  { env = {}, stdin = "", terminal, signal = new AbortController().signal, onOutput }: RunOptions = {},
 ): { context: Context; end(): Promise<Omit<Ran, "exit">> } {
   const collect = () => {
     const stream: PassThrough & { isTTY?: boolean; columns?: number } = new PassThrough();
@@ -111,6 +113,7 @@ export function napContext(
     let text = "";
     stream.on("data", (piece) => {
       text += piece;
+      onOutput?.(String(piece));
     });
     return { stream, text: () => text };
   };

@@ -5,7 +5,7 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
 import { type IncomingMessage, request } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -172,6 +172,21 @@ suite("watchdog: static mode", { timeout: 60_000 }, () => {
     assert.deepEqual(await get("/a.txt", { Range: "bytes=-3" }), [206, "789"]);
     assert.deepEqual(await get("/no%20type"), [200, "<html><p>hi"]);
     assert.equal((await get("/"))[1].split("\n")[1], '<a href="a.txt">a.txt</a>');
+    rmSync(folder, { recursive: true });
+  });
+
+  test("files without a time, as in images whose digest follows from the content, are never said to be unchanged", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "watchdog-www-"));
+    writeFileSync(join(folder, "a.txt"), "0123456789");
+    utimesSync(join(folder, "a.txt"), 0, 0);
+    await using w = await Running.start({ mode: "static", static_path: folder, fprocess: "" });
+    const epoch = new Date(0).toUTCString();
+    for (const headers of [{ "If-Modified-Since": epoch }, { "If-Range": epoch, Range: "bytes=2-4" }]) {
+      const q = request({ host: "127.0.0.1", port: w.port, path: "/a.txt", headers, agent: false }).end();
+      const [answer] = (await once(q, "response")) as [IncomingMessage];
+      assert.deepEqual([answer.statusCode, answer.headers["last-modified"]], [200, undefined]);
+      assert.equal(await text(answer), "0123456789");
+    }
     rmSync(folder, { recursive: true });
   });
 });

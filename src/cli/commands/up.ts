@@ -1,4 +1,5 @@
 import type { Command } from "commander";
+import { buildFlags } from "../build-flags.ts";
 import type { Context } from "../context.ts";
 import { functionFlags } from "../deployment.ts";
 import { keepUp } from "../dev.ts";
@@ -13,19 +14,17 @@ import { type DeployFlags, deployFlags, deployOptions } from "./deploy.ts";
 
 /** Of `up` and `dev`. */
 export interface UpFlags extends GatewayFlags, DeployFlags, PlanFlags {
-  pull?: boolean;
-  verbose?: boolean;
+  skipPush?: boolean;
   skipDeploy?: boolean;
 }
 
 export const upFlags = (command: Command): Command =>
-  deployFlags(functionFlags(namespaceFlag(stackFlags(gatewayFlags(command.argument("[folder]"))))))
+  buildFlags(deployFlags(functionFlags(namespaceFlag(stackFlags(gatewayFlags(command.argument("[folder]")))))))
     .option("--process <command>", "folder: what is run for each call")
     .option("--base <image>", "folder: image that it is put on")
     .option("--lang <template>", "folder: template that calls its handler")
     .option("--no-builder", "make images without a builder, whatever is there")
-    .option("--pull", "look for newer base images")
-    .option("-v, --verbose", "what each step takes");
+    .option("--skip-push", "send what is built to napd instead of pushing it to a registry");
 
 export const define: Define = (command, context) => {
   upFlags(command)
@@ -48,7 +47,7 @@ export const define: Define = (command, context) => {
 /** The plan; what was guessed is said. */
 export async function plannedUp(context: Context, folder: string | undefined, flags: UpFlags): Promise<Plan> {
   const { json: _, ...how } = deployOptions(flags);
-  const options = { ...how, deploy: !flags.skipDeploy, pull: flags.pull ?? false };
+  const options = { ...how, deploy: !flags.skipDeploy, push: !flags.skipPush, pull: flags.pull ?? false };
   const plan = await planUp(context, folder, flags, options);
   for (const job of plan.jobs) if (job.remark) remark(context, `${job.name}: ${job.remark}`);
   return plan;

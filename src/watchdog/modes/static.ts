@@ -111,7 +111,9 @@ class StaticCall extends BaseHandler {
     await using handle = await open(file, "r");
     const { size, mtimeMs } = await handle.stat();
     const { request } = this.#exchange;
-    const modified = `Last-Modified: ${new Date(Math.floor(mtimeMs / 1000) * 1000).toUTCString()}\r\n`;
+    const modified = hasTime(mtimeMs)
+      ? `Last-Modified: ${new Date(Math.floor(mtimeMs / 1000) * 1000).toUTCString()}\r\n`
+      : "";
     if (isUnchanged(request, mtimeMs)) return this.#head(304, modified);
     const range = rangeOf(request, size, mtimeMs);
     if (range === "bad")
@@ -176,9 +178,15 @@ export function filePath(path: string): string | null {
   return `/${parts.join("/")}${isFolder && parts.length > 0 ? "/" : ""}`;
 }
 
+/**
+ * Images that are to have the same digest for the same content have files of 1970. To caches these would never change;
+ * so they have no time at all, as with Go's file server.
+ */
+const hasTime = (mtimeMs: number): boolean => Math.floor(mtimeMs / 1000) > 0;
+
 function isUnchanged(request: RequestHead, mtimeMs: number): boolean {
   const since = Date.parse(fieldValue(request.fields, "if-modified-since"));
-  return ["GET", "HEAD"].includes(request.method) && Math.floor(mtimeMs / 1000) * 1000 <= since;
+  return hasTime(mtimeMs) && ["GET", "HEAD"].includes(request.method) && Math.floor(mtimeMs / 1000) * 1000 <= since;
 }
 
 /** The single range that is asked for; null for all. Several ranges are answered with all, which RFC 9110 §14.2 allows. */
@@ -187,6 +195,7 @@ function rangeOf(request: RequestHead, size: number, mtimeMs: number): Range | n
   const match = /^bytes=(\d*)-(\d*)$/.exec(text.replaceAll(" ", ""));
   if (!match || (match[1] === "" && match[2] === "")) return text === "" || text.includes(",") ? null : "bad";
   const condition = fieldValue(request.fields, "if-range");
+  if (condition !== "" && !hasTime(mtimeMs)) return null;
   if (condition !== "" && Date.parse(condition) !== Math.floor(mtimeMs / 1000) * 1000) return null;
   const start = match[1] === "" ? Math.max(0, size - Number(match[2])) : Number(match[1]);
   const end = match[1] === "" || match[2] === "" ? size : Math.min(size, Number(match[2]) + 1);

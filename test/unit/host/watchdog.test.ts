@@ -56,6 +56,11 @@ suite("whether our watchdog goes into a container", () => {
       asked: { choice: "inject", env: { mode: "static" }, image: {} },
       env: lock,
     },
+    {
+      says: "when it is told to, and the image says that it serves files",
+      asked: { choice: "inject", image: { env: ["mode=static"] } },
+      env: lock,
+    },
   ];
   for (const { says, asked, env } of rows)
     test(says, () => assert.deepEqual(injectedEnvironment({ ...question, ...asked }), env));
