@@ -9,8 +9,8 @@ import { eventually, openWorld, type World } from "../test/support/world.ts";
 import { upstreamImage } from "./images.ts";
 import { type Measurement, quantile } from "./measure.ts";
 
-const rounds = 4;
-const callsPerRound = 1500;
+const rounds = 10;
+const callsPerRound = 600;
 /** A call each so many ms, of either kind in turn. */
 const everyMs = 4;
 const slowQueue = 1000;
@@ -38,7 +38,7 @@ export async function queueFairness(): Promise<Measurement[]> {
     await caller.round(idle);
     const ids = await fill(world);
     await caller.round(beside);
-    for (const id of ids) await world.api("DELETE", `/system/queue/${id}`);
+    await Promise.all(ids.map((id) => world.api("DELETE", `/system/queue/${id}`)));
   }
   const line = (name: string, kind: "sync" | "async", q: number): Measurement => {
     const [value, alone] = [quantile(beside[kind], q), quantile(idle[kind], q)];

@@ -1,5 +1,7 @@
 import { open } from "node:fs/promises";
 import { Agent, request } from "node:http";
+import { openNats } from "../test/support/nats.ts";
+import { tmpDir } from "../test/support/tmp.ts";
 import { eventually, openWorld, type World } from "../test/support/world.ts";
 import { upstreamImage } from "./images.ts";
 import type { Bench, Measurement } from "./measure.ts";
@@ -10,20 +12,23 @@ const callers = 64;
 const syncs = 500;
 const body = Buffer.alloc(1000, "x");
 
+/** Else V8 would let garbage pile up by the size of this machine, and memory would tell of that. */
+const heap = "--max-semi-space-size=4 --max-old-space-size=128";
+
 /**
- * How fast asynchronous calls are accepted, each on disk before its 202, beside a plain loop of write and fsync on the
- * same disk; and napd's resident memory with none, a tenth and all of them queued, and when all were made. They wait
+ * How fast asynchronous calls are accepted, each on disk before its 202, beside those that a NATS server keeps and a plain
+ * loop of write and fsync on the same disk; and napd's resident memory with none, a tenth and all of them queued, and when all were made. They wait
  * behind one that does not end.
  */
 export const queue: Bench = async () => {
   await using world = await openWorld();
   const room = String(calls + 1);
-  await world.start({
-    ...{ "images.pull_policy": "Never", "queue.max_pending": room, "queue.max_pending_function": room },
-  });
+  const settings = { "images.pull_policy": "Never", "queue.max_pending": room, "queue.max_pending_function": room };
+  await world.start(settings, { NODE_OPTIONS: heap });
   await world.import(await upstreamImage(world.dir, "docker.io/library/upstream:1"));
   await deploy(world, "POST", 1);
   const { pid } = world.napd();
+  const overNats = Math.round(await natsRate());
   const megabytes = async () => +((await memoryOf(pid)).Rss! / 1024).toFixed(1);
   const loop = Math.round(await fsyncRate(`${world.dir}/plain`));
   using load = startCallers(world.port);
@@ -47,14 +52,28 @@ export const queue: Bench = async () => {
     ...{ name, unit, value: Math.round(value), peers },
   });
   return [
-    one("calls accepted", "/s", ((calls * 0.9) / took) * 1000, { "write and fsync": loop }),
+    one("calls accepted", "/s", ((calls * 0.9) / took) * 1000, { "kept by NATS": overNats, "write and fsync": loop }),
     one("calls made, while nothing comes in", "/s", (calls / made) * 1000),
-    one("resident memory with nothing queued", "MB", atRest),
+    one("resident memory, heap limited to 128 MB, with nothing queued", "MB", atRest),
     one(`with ${calls / 10} queued`, "MB", tenth),
     one(`with ${calls} queued`, "MB", all),
     one("when all were made", "MB", await megabytes()),
   ];
 };
+
+/** Calls a second that are accepted when a NATS server on this machine keeps them, which does not sync each. */
+async function natsRate(): Promise<number> {
+  await using dir = await tmpDir();
+  await using server = await openNats(dir.path);
+  await using world = await openWorld();
+  await world.start({ "images.pull_policy": "Never", "queue.url": server.url });
+  await world.import(await upstreamImage(world.dir, "docker.io/library/upstream:1"));
+  await deploy(world, "POST", 1);
+  using load = startCallers(world.port);
+  await load.send("/async-function/upstream/slow", 1);
+  const some = Math.min(calls, 10_000);
+  return (some / (await load.send("/async-function/upstream", some))) * 1000;
+}
 
 async function deploy(world: World, method: "POST" | "PUT", concurrency: number): Promise<void> {
   const annotations = { "napd.async-concurrency": String(concurrency), "napd.timeout": "1h" };

@@ -8,6 +8,7 @@ import { freezeRaceBench } from "./freeze-race.ts";
 import { gateway } from "./gateway.ts";
 import { gatewayMemory } from "./gateway-memory.ts";
 import type { Bench, Measurement } from "./measure.ts";
+import { napStart } from "./nap.ts";
 import { queue } from "./queue.ts";
 import { queueFairness } from "./queue-fairness.ts";
 import { queueKills } from "./queue-kills.ts";
@@ -25,6 +26,7 @@ const benches: Record<string, Bench> = {
   "freeze-race": freezeRaceBench,
   gateway,
   "gateway-memory": gatewayMemory,
+  nap: napStart,
   queue,
   "queue-fairness": queueFairness,
   "queue-kills": queueKills,

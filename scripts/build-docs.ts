@@ -5,13 +5,17 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { listErrors } from "../src/base/errors.ts";
-import { loadConfig, printConfig } from "../src/config.ts";
+import { loadConfig, printConfig, sampleConfig } from "../src/config.ts";
 
-const docs = join(import.meta.dirname, "../docs");
+const root = join(import.meta.dirname, "..");
 
-/** Pages by file name. */
+/** What is made, by path. */
 export function pages(): Record<string, string> {
-  return { "errors.md": errorsPage(), "configuration.md": configurationPage() };
+  return {
+    "docs/errors.md": errorsPage(),
+    "docs/configuration.md": configurationPage(),
+    "systemd/napd.ini": sampleFile(),
+  };
 }
 
 function errorsPage(): string {
@@ -60,4 +64,14 @@ ${printConfig(config)}\`\`\`
 `;
 }
 
-if (import.meta.main) for (const [file, text] of Object.entries(pages())) writeFileSync(join(docs, file), text);
+function sampleFile(): string {
+  return `; Settings of napd, for /etc/napd/napd.ini. Made by \`npm run build:docs\` from src/settings.ts.
+;
+; Every setting with its default: take the first ; of its line away and change it. Durations are written as 30s or 1m30s,
+; amounts of bytes as 256Mi or 4Gi. What is marked live is taken up by \`systemctl reload napd\`, everything else by a
+; restart; \`napd --print-config\` says what is in force.
+
+${sampleConfig()}`;
+}
+
+if (import.meta.main) for (const [file, text] of Object.entries(pages())) writeFileSync(join(root, file), text);

@@ -23,9 +23,13 @@ import {
   rmSync,
   writeFileSync,
 } from "node:fs";
+import { tmpdir } from "node:os";
 import { join, relative, resolve } from "node:path";
+import { DatabaseSync } from "node:sqlite";
 import { parseArgs } from "node:util";
+import { SqliteStore } from "../src/queue/sqlite.ts";
 import { readRelease } from "../src/release.ts";
+import { schemaVersion } from "../src/store/state.ts";
 import { bunRuntime } from "./bun-runtimes.ts";
 import { npmPackage } from "./npm-package.ts";
 
@@ -65,7 +69,9 @@ export async function fill(folder: string, architecture: Architecture, onlyBuilt
 
   const { version, sha, commitMessage } = await readRelease(root);
   const json = (value: object) => `${JSON.stringify(value, null, 2)}\n`;
-  writeFileSync(join(folder, "package.json"), json({ name: "napd", version, license: "MIT", type: "module" }));
+  const schemas = { "state.db": schemaVersion, "queue.db": await queueSchema() };
+  const description = { name: "napd", version, license: "MIT", type: "module", schemas };
+  writeFileSync(join(folder, "package.json"), json(description));
   writeFileSync(join(folder, "revision.json"), json({ sha, message: commitMessage }));
 
   for (const name of copied)
@@ -88,6 +94,20 @@ export function writeSums(folder: string): void {
 
 function sha256(file: string): string {
   return createHash("sha256").update(readFileSync(file)).digest("hex");
+}
+
+/** Nobody but the thread of the queue knows it. */
+async function queueSchema(): Promise<number> {
+  const dir = mkdtempSync(join(tmpdir(), "napd-release-"));
+  try {
+    await using _ = await SqliteStore.open(dir);
+    const db = new DatabaseSync(join(dir, "queue.db"), { readOnly: true });
+    const { user_version: version } = db.prepare("PRAGMA user_version").get()!;
+    db.close();
+    return Number(version);
+  } finally {
+    rmSync(dir, { recursive: true });
+  }
 }
 
 function fwatchdogs(architecture: Architecture): string[] {

@@ -107,9 +107,15 @@ find_missing() {
     need prometheus-alertmanager has prometheus-alertmanager
     need nats-server has nats-server
     need skopeo has skopeo
+    need buildah has buildah
+    need git has git
+    need python3 has python3
     need curl has curl
     need openssl has openssl
     need perl-base has perl
+    need systemd has systemd-analyze
+    need shellcheck has shellcheck
+    need caddy has caddy
     need qemu-user-static has qemu-aarch64-static
     need musl-tools has musl-gcc
     need gcc has cc
@@ -130,7 +136,6 @@ find_missing() {
     need wrk has wrk
     need nginx-light has nginx
     need haproxy has haproxy
-    need caddy has caddy
     need libc6-dev test -e /usr/include/stdio.h
     ;;
   esac

@@ -152,15 +152,11 @@ export function printConfig(config: Config): string {
     lines.push(`[${section}]`);
     for (const [key, setting] of Object.entries(entries) as [string, Setting<unknown>][]) {
       const values = config[section as keyof Settings] as Record<string, unknown>;
-      const fallback = setting.write(setting.fallback);
-      lines.push(
-        `; ${setting.sentence} Default: ${fallback === "" ? "empty" : fallback}`,
-        `${key} = ${safe(setting.write(values[key]))}`,
-      );
+      lines.push(`; ${setting.sentence} ${defaultOf(setting)}`, `${key} = ${safe(setting.write(values[key]))}`);
     }
     lines.push("");
   }
-  lines.push("[registries]", "; How a registry is reached: HOST = mirror:https://OTHER … plain-http ca:/FILE");
+  lines.push("[registries]", `; ${registriesSentence}`);
   for (const { host, mirrors, plainHttp, caFile } of config.registries) {
     const words = [
       ...mirrors.map((m) => `mirror:${m}`),
@@ -169,7 +165,29 @@ export function printConfig(config: Config): string {
     ];
     lines.push(`${host} = ${safe(words.join(" "))}`);
   }
-  lines.push("", "[routes]", "; Which function a host, or a path below it, leads to: HOST[/PREFIX] = NAME[.NAMESPACE]");
+  lines.push("", "[routes]", `; ${routesSentence}`);
   for (const { host, prefix, address } of config.routes) lines.push(`${host}${prefix} = ${address}`);
   return `${lines.join("\n")}\n`;
+}
+
+const registriesSentence = "How a registry is reached: HOST = mirror:https://OTHER … plain-http ca:/FILE; live";
+const routesSentence = "Which function a host, or a path below it, leads to: HOST[/PREFIX] = NAME[.NAMESPACE]";
+
+/** `Default: 1m0s; live`. */
+function defaultOf({ fallback, write, isLive }: Setting<unknown>): string {
+  return `Default: ${write(fallback) || "empty"}${isLive ? "; live" : ""}`;
+}
+
+/** An ini file that sets nothing, and has every setting with its default to be uncommented. */
+export function sampleConfig(): string {
+  const sections = Object.entries(settings).map(([section, entries]) => {
+    const list = Object.entries(entries) as [string, Setting<unknown>][];
+    const lines = list.map(([key, setting]) =>
+      `; ${setting.sentence} ${defaultOf(setting)}\n;${key} = ${safe(setting.write(setting.fallback))}`.trimEnd(),
+    );
+    return [`[${section}]`, ...lines].join("\n");
+  });
+  const registries = `[registries]\n; ${registriesSentence}\n;registry.example.com:5000 = mirror:https://mirror.example.com`;
+  const routes = `[routes]\n; ${routesSentence}\n;www.example.com/shop = shop.openfaas-fn`;
+  return `${[...sections, registries, routes].join("\n\n")}\n`;
 }

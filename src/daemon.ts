@@ -21,9 +21,10 @@ import type { Table } from "./functions/table.ts";
 import { Usage } from "./functions/usage.ts";
 import { Certificate } from "./gateway/certificate.ts";
 import type { ListenerOptions } from "./gateway/listener.ts";
-import { type GatewayLimits, openGateway } from "./gateway/server.ts";
+import { openGateway } from "./gateway/server.ts";
 import { openInternalCalls } from "./invoke/internal.ts";
 import { openInvoke } from "./invoke/invoke.ts";
+import { liveSettings, update } from "./live.ts";
 import { openHost } from "./machine.ts";
 import { openMetrics } from "./metrics/registry.ts";
 import { openMetricsServer } from "./metrics/server.ts";
@@ -51,6 +52,8 @@ export interface Daemon extends AsyncDisposable {
   readonly port: number;
   /** In a few words, for whoever looks after napd. */
   status(): string;
+  /** Takes up the live ones of changed settings. When it fails, nothing has changed. */
+  reload(config: Config): Promise<void>;
 }
 
 /** Requests under way may go on for so long when napd stops, ms. */
@@ -67,6 +70,7 @@ export async function startDaemon(
   const defaultNamespace = config.functions.namespace;
   const table: Table = new Map();
   const routes = openRoutes(config);
+  const live = liveSettings(config);
   await using up = new AsyncDisposableStack();
   up.use(await claim("paths.run", config.paths.run));
   up.use(await claim("paths.data", config.paths.data));
@@ -79,7 +83,7 @@ export async function startDaemon(
       defaultNamespace,
       table,
       routes,
-      limits: gatewayLimits(config),
+      limits: Object.assign(live.gateway, { maxHeaderBytes: config.gateway.max_header_bytes }),
     }),
   );
 
@@ -99,53 +103,30 @@ export async function startDaemon(
     table.has(`${name}.${namespace}`) || store.get({ name, namespace }) !== undefined;
   const readSecret = (namespace: string, name: string) => secretStore.read(namespace, name);
   const namespaceNames = () => namespaceStore.names();
-  const { backend } = up.use(
-    await openHost(config, {
-      ...{ gatewayPort: gateway.port, namespaces: namespaceNames },
-      ...{ isFunction, readSecret, clock, log },
-      usedImages: () => images.list(),
-    }),
-  );
-
-  const defaults = {
-    timeoutMs: config.gateway.upstream_timeout,
-    pullPolicy: config.images.pull_policy,
-    scale: {
-      sleeps: config.scale.zero === "on",
-      idleMs: config.scale.idle,
-      stopAfterMs: config.scale.stop_after,
-      auto: config.scale.auto === "on",
-    },
-    limits: {
-      maxInFlight: config.calls.max_inflight,
-      queue: config.calls.queue,
-      maxBodyBytes: config.gateway.max_body,
-    },
-    async: {
-      concurrency: config.queue.concurrency,
-      maxPending: config.queue.max_pending_function,
-      attempts: config.queue.attempts,
-      minWaitMs: config.queue.min_wait,
-      maxWaitMs: config.queue.max_wait,
-      backoff: config.queue.backoff,
-      codes: new Set(config.queue.retry_codes.map(Number)),
-      keepResultsMs: config.queue.keep_results,
-    },
+  const needs = {
+    ...{ gatewayPort: gateway.port, namespaces: namespaceNames },
+    ...{ isFunction, readSecret, clock, log },
+    usedImages: () => images.list(),
   };
-  const { ready_timeout: readyTimeoutMs, grace: graceMs, deploy_wait: deployWaitMs, on_stop } = config.functions;
-  const rollout = new Rollout({
-    ...{ store, images, backend, table, routes, defaults, readyTimeoutMs, graceMs },
-    ...{ startsAtOnce: config.functions.starts_at_once, clock, log },
-  });
-  if (on_stop === "remove") up.defer(() => rollout.removeAll());
+  const host = up.use(await openHost(config, needs, live));
+  const { backend } = host;
+
+  const { defaults } = live;
+  const startsAtOnce = config.functions.starts_at_once;
+  const rollout = new Rollout(
+    Object.assign(live.rollout, { store, images, backend, table, routes, defaults, startsAtOnce, clock, log }),
+  );
+  if (config.functions.on_stop === "remove") up.defer(() => rollout.removeAll());
   up.use(rollout);
   await rollout.open();
 
   const hasSecret = async (namespace: string, name: string) => (await readSecret(namespace, name)) !== undefined;
-  const functions = new Functions({
-    ...{ store, images, backend, rollout, routes, defaults, deployWaitMs },
-    ...{ namespaces: namespaceNames, hasSecret, clock },
-  });
+  const functions = new Functions(
+    Object.assign(live.deploys, {
+      ...{ store, images, backend, rollout, routes, defaults },
+      ...{ namespaces: namespaceNames, hasSecret, clock },
+    }),
+  );
   const occupants = (namespace: string) => functions.occupants(namespace);
   const namespaces = new Namespaces({
     ...{ store: namespaceStore, secrets: secretStore, backend },
@@ -233,8 +214,23 @@ export async function startDaemon(
   if (config.cron.enabled) cron.start();
 
   const stack = up.move();
-  const status = () => (table.size === 1 ? "1 function" : `${table.size} functions`);
-  return { port: gateway.port, status, [Symbol.asyncDispose]: () => stack.disposeAsync() };
+  const status = () => {
+    const functions = table.size === 1 ? "1 function" : `${table.size} functions`;
+    return host.isConnected() ? functions : `${functions}; containerd does not answer`;
+  };
+  return {
+    port: gateway.port,
+    status,
+    async reload(next) {
+      if (certificate && next.tls.certificate !== "") await certificate.reload(next.tls);
+      update(live, next);
+      log.level = live.level;
+      gateway.limit();
+      host.useRegistries(live.registries);
+      rollout.refresh();
+    },
+    [Symbol.asyncDispose]: () => stack.disposeAsync(),
+  };
 }
 
 function asyncLimits(table: Table): (fn: string) => FunctionLimits | undefined {
@@ -299,18 +295,6 @@ function sayWhereElse({ gateway }: Config, { host, port }: ListenAddress, log: L
   const [wanted, found] = [asWritten(gateway.listen), asWritten({ host, port })];
   if (wanted !== found && gateway.listen.port !== 0)
     log.warn({ "gateway.listen": wanted, socket: found }, "the socket unit says where to listen, not gateway.listen");
-}
-
-function gatewayLimits({ gateway }: Config): GatewayLimits {
-  return {
-    headersTimeoutMs: gateway.headers_timeout,
-    bodyTimeoutMs: gateway.body_timeout,
-    sendTimeoutMs: gateway.send_timeout,
-    keepAliveMs: gateway.keep_alive,
-    maxConnections: gateway.max_connections,
-    maxHeaders: gateway.max_headers,
-    maxHeaderBytes: gateway.max_header_bytes,
-  };
 }
 
 function bridgeAddress(config: Config): string {

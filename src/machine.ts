@@ -22,6 +22,7 @@ import { lookupUser } from "./host/oci/user.ts";
 import { HolePuncher } from "./host/punch.ts";
 import { SecretCopies } from "./host/secrets.ts";
 import { installationRoot } from "./installation.ts";
+import { liveSettings } from "./live.ts";
 import { Logs } from "./logs/logs.ts";
 
 /** What scripts/build-watchdog.ts makes. */
@@ -38,8 +39,16 @@ export interface HostNeeds {
   log: Logger;
 }
 
+export interface OpenHost extends AsyncDisposable {
+  readonly backend: Backend;
+  /** Whether there is a connection to containerd. */
+  isConnected(): boolean;
+  /** From now on registries are reached so. */
+  useRegistries(registries: Config["registries"]): void;
+}
+
 /** This machine as a backend: containerd, network, images. With `functions.on_stop = remove` the network goes at the end. */
-export async function openHost(config: Config, needs: HostNeeds): Promise<{ backend: Backend } & AsyncDisposable> {
+export async function openHost(config: Config, needs: HostNeeds, live = liveSettings(config)): Promise<OpenHost> {
   const { paths, network } = config;
   const { clock, log, namespaces } = needs;
   const removes = config.functions.on_stop === "remove";
@@ -74,33 +83,28 @@ export async function openHost(config: Config, needs: HostNeeds): Promise<{ back
     dataDir: paths.data,
     reserve: config.images.disk_reserve,
   });
-  const { gc_high: gcHigh, gc_low: gcLow, gc_min_age: gcMinAgeMs } = config.images;
-  const keeper = { disk, gcHigh, gcLow, gcMinAgeMs, namespaces, used: needs.usedImages };
+  const keeper = Object.assign(live.keeper, { disk, namespaces, used: needs.usedImages });
   const images = up.use(await openImages(config, containerd, log, keeper));
   up.use(images.keeper.start());
-  const settings = {
+  const settings = Object.assign(live.host, {
     runDir: paths.run,
     bridge: network.bridge,
     cgroupParent: config.cgroup.parent,
     runcRoot: config.containerd.runc_root,
     uploadsDir: join(paths.data, "uploads"),
-    maxUploadBytes: config.images.max_upload,
-    pullPolicy: config.images.pull_policy,
-    pidsLimit: config.functions.pids_limit,
     watchdogDir: paths.watchdog || ownWatchdog,
-  };
+  });
   const secrets = new SecretCopies(paths.run, needs.readSecret);
   const puncher = up.use(new HolePuncher());
-  const { max_file: maxFileBytes, max_total: maxTotalBytes, min_free: minFreeBytes } = config.logs;
   const punch = (file: string, length: number) => puncher.punch(file, length);
-  const logs = up.use(
-    await Logs.open({ dir: paths.logs, maxFileBytes, maxTotalBytes, minFreeBytes, punch, clock, log }),
-  );
+  const logs = up.use(await Logs.open(Object.assign(live.logs, { dir: paths.logs, punch, clock, log })));
   const { freezer: by, page_out } = config.scale;
   const freezer = openFreezer({ tasks: containerd.tasks, by, pageOut: page_out === "on", clock, log });
   const backend = hostBackend({ settings, containerd, images, cni, logs, freezer, clock, log, secrets, namespaces });
   const stack = up.move();
-  return { backend, [Symbol.asyncDispose]: () => stack.disposeAsync() };
+  const useRegistries = (registries: Config["registries"]) => images.useRegistries(registries);
+  const isConnected = () => containerd.channel.isConnected;
+  return { backend, isConnected, useRegistries, [Symbol.asyncDispose]: () => stack.disposeAsync() };
 }
 
 /** Logins of registries. */

@@ -3,17 +3,19 @@ import { parseArgs } from "node:util";
 import { AppError, messageOf } from "./base/errors.ts";
 import { type Logger, openLog } from "./base/log.ts";
 import { type Config, type ConfigSources, loadConfig, printConfig } from "./config.ts";
-import { claim, startDaemon } from "./daemon.ts";
+import { claim, type Daemon, startDaemon } from "./daemon.ts";
 import { judge } from "./doctor/checks.ts";
 import { gatherFacts } from "./doctor/facts.ts";
 import { report } from "./doctor/report.ts";
 import { openContainerd } from "./host/containerd/client.ts";
 import { installationRoot } from "./installation.ts";
+import { planReload } from "./live.ts";
 import { loginsFile, openImages } from "./machine.ts";
 import { readRelease } from "./release.ts";
 import { writeBackup } from "./store/backup.ts";
 import { restoreBackup } from "./store/restore.ts";
-import { openNotifier } from "./systemd/notify.ts";
+import { writesToJournal } from "./systemd/journal.ts";
+import { type Notifier, openNotifier } from "./systemd/notify.ts";
 import { inheritedSockets } from "./systemd/sockets.ts";
 
 const release = await readRelease(installationRoot);
@@ -60,12 +62,13 @@ async function main(args: string[]): Promise<number> {
   const { values, positionals } = line;
   if (values.help) return print(usage);
   if (values.version) return print(`${version}\n`);
-  const config = readConfig({
+  const sources = {
     file: values.config ?? defaultFile,
     fileIsRequired: values.config !== undefined,
     environment: process.env,
     flags: values.set ?? [],
-  });
+  };
+  const config = readConfig(sources);
   if (config === undefined) return exitConfig;
   if (values["print-config"]) return print(printConfig(config));
   if (positionals[0] === "doctor") {
@@ -73,12 +76,12 @@ async function main(args: string[]): Promise<number> {
     process.stdout.write(text);
     return ok ? 0 : 1;
   }
-  const log = openLog(config.log.level);
+  const log = openLog(config.log.level, forJournal(config));
   const [command, ...rest] = positionals;
   if (command === "import") return importImages(config, log, rest);
   if (command === "backup") return backup(config, rest[0]!);
   if (command === "restore") return restore(config, rest[0]!, values.force ?? false);
-  return run(config, log);
+  return run(config, sources, log);
 }
 
 /** Loaded when it is wanted: what runs for months does not need it. */
@@ -92,6 +95,10 @@ async function installOrNot(args: string[]): Promise<number> {
       return removeFunctions(config, openLog("warn"), purge);
     },
   });
+}
+
+function forJournal({ log: { format } }: Config): boolean {
+  return format === "journal" || (format === "auto" && writesToJournal(process.env));
 }
 
 function readConfig(sources: ConfigSources): Config | undefined {
@@ -134,9 +141,11 @@ function print(text: string): number {
   return 0;
 }
 
-async function run(config: Config, log: Logger): Promise<number> {
+async function run(config: Config, sources: ConfigSources, log: Logger): Promise<number> {
   // before the slow part, so that a signal during the start ends it in order too
   const stopped = nextSignal();
+  let reload = (): unknown => log.info("settings are not read again before napd is up");
+  process.on("SIGHUP", () => void reload());
   process.on("unhandledRejection", (e) => {
     log.fatal({ err: messageOf(e), stack: e instanceof Error ? e.stack : undefined }, "unhandled failure");
     process.exit(1); // nothing is lost by a restart, and nobody knows what state this process is in
@@ -146,12 +155,35 @@ async function run(config: Config, log: Logger): Promise<number> {
   const daemon = await startDaemon(config, release, inheritedSockets(process.env), log);
   log.info({ version, port: daemon.port, ms: Math.round(performance.now() - begin) }, "napd is up");
   manager.ready(() => daemon.status());
+  reload = openReload(config, sources, daemon, log, manager);
   const signal = await stopped;
   log.info({ signal }, "napd stops");
   manager.stopping();
   await daemon[Symbol.asyncDispose]();
   log.info("napd has stopped");
   return 0;
+}
+
+/** Reads the settings again and has the live ones taken up; one after the other. */
+function openReload(config: Config, sources: ConfigSources, daemon: Daemon, log: Logger, manager: Notifier) {
+  let running = config;
+  const reload = async (): Promise<void> => {
+    manager.reloading();
+    try {
+      const { config: next, changed, restart } = planReload(running, loadConfig(sources));
+      await daemon.reload(next);
+      running = next;
+      log.info({ changed }, "settings reloaded");
+      if (restart.length > 0) log.warn({ settings: restart }, "these settings changed and need a restart");
+    } catch (e) {
+      log.error({ err: messageOf(e) }, "settings could not be reloaded, nothing has changed");
+    }
+    manager.reloaded();
+  };
+  let last = Promise.resolve();
+  return () => {
+    last = last.then(reload);
+  };
 }
 
 /** The first one counts; more of them change nothing, because what is being put in order must come to its end. */

@@ -10,8 +10,15 @@ import { isTimeZone } from "./base/time-zone.ts";
 export interface Setting<T> {
   readonly sentence: string;
   readonly fallback: T;
+  /** A reload changes it; others take a restart. */
+  readonly isLive?: true;
   read(text: string): T;
   write(value: T): string;
+}
+
+/** `live.ts` must hand it to whoever uses it. */
+function live<T>(setting: Setting<T>): Setting<T> {
+  return { ...setting, isLive: true };
 }
 
 function word(fallback: string, sentence: string, form: RegExp, rule: string): Setting<string> {
@@ -159,19 +166,25 @@ function fail(rule: string): never {
 export const settings = {
   gateway: {
     listen: listen({ host: "0.0.0.0", port: 8080 }, "Address and port of the gateway and the API."),
-    upstream_timeout: duration(
-      60_000,
-      "How long a call may take, including the wake-up, unless annotation napd.timeout says otherwise.",
+    upstream_timeout: live(
+      duration(
+        60_000,
+        "How long a call may take, including the wake-up, unless annotation napd.timeout says otherwise.",
+      ),
     ),
-    headers_timeout: duration(30_000, "How long a request's head may take, from the connection or its first byte."),
-    body_timeout: duration(
-      60_000,
-      "How long a request's body may bring nothing while the answer has not begun and nobody else is waited for.",
+    headers_timeout: live(
+      duration(30_000, "How long a request's head may take, from the connection or its first byte."),
     ),
-    send_timeout: duration(60_000, "How long a caller may take nothing of an answer that waits for it."),
-    keep_alive: duration(65_000, "How long a connection stays open without a request."),
-    max_connections: integer(10_000, 1, 1_000_000, "Connections at once; further ones are closed at once."),
-    max_headers: integer(1000, 10, 100_000, "Fields of a request's head."),
+    body_timeout: live(
+      duration(
+        60_000,
+        "How long a request's body may bring nothing while the answer has not begun and nobody else is waited for.",
+      ),
+    ),
+    send_timeout: live(duration(60_000, "How long a caller may take nothing of an answer that waits for it.")),
+    keep_alive: live(duration(65_000, "How long a connection stays open without a request.")),
+    max_connections: live(integer(10_000, 1, 1_000_000, "Connections at once; further ones are closed at once.")),
+    max_headers: live(integer(1000, 10, 100_000, "Fields of a request's head.")),
     max_header_bytes: integer(1_048_576, 8192, 16_777_216, "Bytes of a request's head."),
     function_routes: choice(
       ["allow", "refuse"],
@@ -182,28 +195,36 @@ export const settings = {
       3_600_000,
       "How long a WebSocket or another upgraded connection may be silent in both directions before it is closed.",
     ),
-    max_body: bytes(0, "Largest body of a call, 0: no limit; annotation napd.max-body overrides it for one function."),
+    max_body: live(
+      bytes(0, "Largest body of a call, 0: no limit; annotation napd.max-body overrides it for one function."),
+    ),
   },
   tls: {
     listen: listenOrNot("Address and port for HTTPS, such as 0.0.0.0:443, beside gateway.listen; empty for none."),
-    certificate: path(
-      "",
-      "PEM file with the certificate for tls.listen and what leads up to its root; read anew when it changes.",
+    certificate: live(
+      path(
+        "",
+        "PEM file with the certificate for tls.listen and what leads up to its root; read anew when it changes.",
+      ),
     ),
-    key: path("", "PEM file with the certificate's key; read anew when it changes."),
+    key: live(path("", "PEM file with the certificate's key; read anew when it changes.")),
   },
   calls: {
-    max_inflight: integer(
-      0,
-      0,
-      999_999,
-      "Calls of one function that run at a time, over all its replicas; 0: no limit. Annotation napd.max-inflight overrides it.",
+    max_inflight: live(
+      integer(
+        0,
+        0,
+        999_999,
+        "Calls of one function that run at a time, over all its replicas; 0: no limit. Annotation napd.max-inflight overrides it.",
+      ),
     ),
-    queue: integer(
-      100,
-      0,
-      999_999,
-      "Calls beyond that limit that wait for their turn; further ones are answered 429. Annotation napd.queue overrides it.",
+    queue: live(
+      integer(
+        100,
+        0,
+        999_999,
+        "Calls beyond that limit that wait for their turn; further ones are answered 429. Annotation napd.queue overrides it.",
+      ),
     ),
   },
   queue: {
@@ -230,46 +251,58 @@ export const settings = {
       100_000_000,
       "Asynchronous calls and callbacks that may wait or run; further calls are answered 429. As many that were given up are kept.",
     ),
-    max_pending_function: integer(
-      50_000,
-      1,
-      100_000_000,
-      "The same of one function, so that it leaves room for others. Annotation napd.async-queue overrides it.",
+    max_pending_function: live(
+      integer(
+        50_000,
+        1,
+        100_000_000,
+        "The same of one function, so that it leaves room for others. Annotation napd.async-queue overrides it.",
+      ),
     ),
-    concurrency: integer(
-      10,
-      1,
-      9999,
-      "Asynchronous calls of one function that run at a time, unless annotation napd.async-concurrency says otherwise.",
+    concurrency: live(
+      integer(
+        10,
+        1,
+        9999,
+        "Asynchronous calls of one function that run at a time, unless annotation napd.async-concurrency says otherwise.",
+      ),
     ),
-    attempts: integer(
-      10,
-      1,
-      9999,
-      "How often an asynchronous call is tried, unless annotation com.openfaas.retry.attempts says otherwise.",
+    attempts: live(
+      integer(
+        10,
+        1,
+        9999,
+        "How often an asynchronous call is tried, unless annotation com.openfaas.retry.attempts says otherwise.",
+      ),
     ),
-    min_wait: duration(
-      10_000,
-      "How long it waits for its second attempt, and then twice as long each time, unless annotation com.openfaas.retry.min_wait says otherwise.",
+    min_wait: live(
+      duration(
+        10_000,
+        "How long it waits for its second attempt, and then twice as long each time, unless annotation com.openfaas.retry.min_wait says otherwise.",
+      ),
     ),
-    max_wait: duration(
-      120_000,
-      "How long it waits for another attempt at most, unless annotation com.openfaas.retry.max_wait says otherwise.",
+    max_wait: live(
+      duration(
+        120_000,
+        "How long it waits for another attempt at most, unless annotation com.openfaas.retry.max_wait says otherwise.",
+      ),
     ),
-    backoff: choice(
-      ["equal", "full", "exponential"],
-      "equal",
-      "How much of these waits is by chance: half, all, or nothing.",
+    backoff: live(
+      choice(["equal", "full", "exponential"], "equal", "How much of these waits is by chance: half, all, or nothing."),
     ),
-    retry_codes: words(
-      ["408", "429", "500", "502", "503", "504"],
-      "Statuses that are tried again, unless annotation com.openfaas.retry.codes says otherwise.",
-      (word) => /^[1-5]\d\d$/.test(word),
-      "must be HTTP statuses such as 429 503",
+    retry_codes: live(
+      words(
+        ["408", "429", "500", "502", "503", "504"],
+        "Statuses that are tried again, unless annotation com.openfaas.retry.codes says otherwise.",
+        (word) => /^[1-5]\d\d$/.test(word),
+        "must be HTTP statuses such as 429 503",
+      ),
     ),
-    keep_results: durationOrOff(
-      0,
-      "How long results of asynchronous calls are kept for GET /system/queue/CALL-ID/result, or off. Annotation napd.async-results overrides it.",
+    keep_results: live(
+      durationOrOff(
+        0,
+        "How long results of asynchronous calls are kept for GET /system/queue/CALL-ID/result, or off. Annotation napd.async-results overrides it.",
+      ),
     ),
     max_result: bytes(2 ** 20, "Largest answer that is kept as a result."),
     max_results: bytes(256 * 2 ** 20, "Space for all results; the oldest make room."),
@@ -365,19 +398,25 @@ export const settings = {
     ),
   },
   images: {
-    pull_policy: choice(
-      ["Always", "IfNotPresent", "Never"],
-      "Always",
-      "Whether a deploy asks the registry; annotation napd.pull-policy overrides it for one function.",
+    pull_policy: live(
+      choice(
+        ["Always", "IfNotPresent", "Never"],
+        "Always",
+        "Whether a deploy asks the registry; annotation napd.pull-policy overrides it for one function.",
+      ),
     ),
     credentials: path(
       "",
       "Logins of registries, in the format of docker's config.json; empty for docker-config.json in paths.data.",
     ),
-    max_upload: bytes(4 * 2 ** 30, "Largest archive of images that can be uploaded, packed and unpacked."),
-    gc_high: integer(85, 1, 100, "Percent of containerd's file system in use above which unused images are removed."),
-    gc_low: integer(80, 0, 100, "Percent in use down to which they are, least recently used first."),
-    gc_min_age: duration(2 * 60_000, "How long an image stays after its last use before it may be removed by itself."),
+    max_upload: live(bytes(4 * 2 ** 30, "Largest archive of images that can be uploaded, packed and unpacked.")),
+    gc_high: live(
+      integer(85, 1, 100, "Percent of containerd's file system in use above which unused images are removed."),
+    ),
+    gc_low: live(integer(80, 0, 100, "Percent in use down to which they are, least recently used first.")),
+    gc_min_age: live(
+      duration(2 * 60_000, "How long an image stays after its last use before it may be removed by itself."),
+    ),
     disk_reserve: bytes(
       256 * 2 ** 20,
       "Space that stays free: deploys and large asynchronous calls that would take it are refused.",
@@ -388,16 +427,18 @@ export const settings = {
       ...word("openfaas-fn", "The default namespace of functions.", plainWord, namespaceRule),
       read: (t: string) => (isNamespace(t) ? t : fail(`must be ${namespaceRule}`)),
     },
-    ready_timeout: duration(60_000, "How long a replica may take to get ready before it counts as failed."),
-    deploy_wait: duration(50_000, "How long a deploy waits for readiness before it answers that the rollout goes on."),
-    grace: duration(30_000, "How long a stopping replica may finish its requests and then its own shut-down."),
+    ready_timeout: live(duration(60_000, "How long a replica may take to get ready before it counts as failed.")),
+    deploy_wait: live(
+      duration(50_000, "How long a deploy waits for readiness before it answers that the rollout goes on."),
+    ),
+    grace: live(duration(30_000, "How long a stopping replica may finish its requests and then its own shut-down.")),
     starts_at_once: integer(
       4,
       1,
       1000,
       "How many replicas may be on their way up at once; the others wait for their turn.",
     ),
-    pids_limit: integer(512, 16, 1_000_000, "Processes and threads that one replica may have."),
+    pids_limit: live(integer(512, 16, 1_000_000, "Processes and threads that one replica may have.")),
     on_stop: choice(
       ["keep", "remove"],
       "keep",
@@ -405,23 +446,31 @@ export const settings = {
     ),
   },
   scale: {
-    zero: choice(
-      onOff,
-      "on",
-      "Whether functions that nobody calls are put to sleep, unless label com.openfaas.scale.zero says otherwise.",
+    zero: live(
+      choice(
+        onOff,
+        "on",
+        "Whether functions that nobody calls are put to sleep, unless label com.openfaas.scale.zero says otherwise.",
+      ),
     ),
-    idle: duration(
-      60_000,
-      "How long nobody calls a function before it is frozen, unless label com.openfaas.scale.zero-duration says otherwise.",
+    idle: live(
+      duration(
+        60_000,
+        "How long nobody calls a function before it is frozen, unless label com.openfaas.scale.zero-duration says otherwise.",
+      ),
     ),
-    stop_after: durationOrNever(
-      3_600_000,
-      "How long a function is frozen before its replicas are stopped, which gives their memory back; never, or annotation napd.stop-after for one function.",
+    stop_after: live(
+      durationOrNever(
+        3_600_000,
+        "How long a function is frozen before its replicas are stopped, which gives their memory back; never, or annotation napd.stop-after for one function.",
+      ),
     ),
-    auto: choice(
-      onOff,
-      "on",
-      "Whether load changes the number of replicas of functions with label com.openfaas.scale.max, .type or .target.",
+    auto: live(
+      choice(
+        onOff,
+        "on",
+        "Whether load changes the number of replicas of functions with label com.openfaas.scale.max, .type or .target.",
+      ),
     ),
     freezer: choice(
       ["cgroup", "containerd"],
@@ -435,11 +484,15 @@ export const settings = {
     ),
   },
   logs: {
-    max_file: bytes(10 * 2 ** 20, "How much of what one replica says is kept; what is older goes.", 2 ** 16),
-    max_total: bytes(2 ** 30, "How much is kept of all functions together; logs of ended replicas go first.", 2 ** 20),
-    min_free: bytes(
-      2 ** 28,
-      "Below so much free space on the file system of paths.logs, logs of ended replicas go and others are cut to 256 KiB.",
+    max_file: live(bytes(10 * 2 ** 20, "How much of what one replica says is kept; what is older goes.", 2 ** 16)),
+    max_total: live(
+      bytes(2 ** 30, "How much is kept of all functions together; logs of ended replicas go first.", 2 ** 20),
+    ),
+    min_free: live(
+      bytes(
+        2 ** 28,
+        "Below so much free space on the file system of paths.logs, logs of ended replicas go and others are cut to 256 KiB.",
+      ),
     ),
   },
   metrics: {
@@ -449,10 +502,13 @@ export const settings = {
     ),
   },
   log: {
-    level: choice<LogLevel>(
-      ["trace", "debug", "info", "warn", "error", "silent"],
-      "info",
-      "Least severity that is logged.",
+    level: live(
+      choice<LogLevel>(["trace", "debug", "info", "warn", "error", "silent"], "info", "Least severity that is logged."),
+    ),
+    format: choice(
+      ["auto", "plain", "journal"],
+      "auto",
+      "Whether lines have their time, or their priority for systemd's journal; auto finds out which of both.",
     ),
   },
 } satisfies Record<string, Record<string, Setting<unknown>>>;

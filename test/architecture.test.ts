@@ -15,6 +15,7 @@ const rooms: readonly (readonly [room: string, mayImport: readonly string[] | "e
     [
       "daemon.ts",
       "machine.ts",
+      "live.ts",
       "teardown.ts",
       "install",
       "doctor",
@@ -34,6 +35,7 @@ const rooms: readonly (readonly [room: string, mayImport: readonly string[] | "e
   [
     "machine.ts",
     [
+      "live.ts",
       "config.ts",
       "functions",
       "host",
@@ -50,6 +52,8 @@ const rooms: readonly (readonly [room: string, mayImport: readonly string[] | "e
   ["install", ["config.ts", "release.ts", "host/exec.ts", "store", "installation.ts", "base"]],
   // looks at the machine as host will use it; nothing that runs needs it
   ["doctor", ["config.ts", "host/containerd", "host/net", "host/exec.ts", "base"]],
+  // the settings that change while it runs
+  ["live.ts", ["config.ts", "settings.ts", "base"]],
   ["config.ts", ["settings.ts", "base"]],
   ["settings.ts", ["base"]],
   ["release.ts", ["base"]],

@@ -12,23 +12,28 @@ export interface Reply {
 /** What an answer must be made of: an object, a list of objects, a list of texts. */
 export type Shape = "object" | "objects" | "texts";
 
-/** The JSON of an answer; anything else that came is named in one line. @param where - the URL that was asked. */
-export function parsed<T>(where: string, reply: Reply, shape?: Shape): T {
+/**
+ * The JSON of an answer; anything else that came is named in one line.
+ * @param where - the URL that was asked.
+ * @param lists - names under which each object must have a list.
+ */
+export function parsed<T>(where: string, reply: Reply, shape?: Shape, lists: readonly string[] = []): T {
   let value: unknown;
   try {
     value = JSON.parse(reply.text);
   } catch {
-    throw notJson(where, reply);
+    throw notOurs(where, reply);
   }
   // an empty list of Go
   if (value === null && (shape === "objects" || shape === "texts")) return [] as T;
-  if (shape && !fits(value, shape))
+  const hasLists = (v: unknown) => lists.every((name) => Array.isArray((v as Record<string, unknown>)[name]));
+  if (shape && !(fits(value, shape) && [value].flat().every(hasLists)))
     throw new Failure(`${where} answered ${excerpt(reply.text)}, which is not what is asked for; ${askWhoItIs}`);
   return value as T;
 }
 
-export const notJson = (where: string, reply: Reply): Failure =>
-  new Failure(`${where} answered ${reply.status} with ${contentOf(reply)}, not with JSON; ${askWhoItIs}`);
+export const notOurs = (where: string, reply: Reply): Failure =>
+  new Failure(`${where} answered ${reply.status} with ${contentOf(reply)}, not as the API does; ${askWhoItIs}`);
 
 const askWhoItIs = "is it an OpenFaaS gateway? -g or OPENFAAS_URL name another";
 

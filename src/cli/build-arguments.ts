@@ -32,8 +32,8 @@ export interface Call {
 }
 
 /**
- * Arguments of a build: the file's, then the flags', which win, then the packages of all chosen options in one
- * argument; contracts/cli.md §2.11.
+ * Arguments of a build, by name: the file's and the flags', which win; then the packages of all chosen options in one.
+ * contracts/cli.md §2.11
  */
 export function buildArgsOf(
   f: { name: string; buildArgs: Readonly<Record<string, string>>; buildOptions: readonly string[] },
@@ -48,7 +48,8 @@ export function buildArgsOf(
     throw wrongUsage(`${f.name}: build option ${name} is not known; its template has ${known || "none"}`);
   });
   const all = [...new Set([...packages, ...given.split(" ").filter(Boolean)])];
-  return { ...args, ...(all.length > 0 && { ADDITIONAL_PACKAGE: all.join(" ") }) };
+  const sorted = Object.fromEntries(Object.entries(args).sort(([a], [b]) => (a < b ? -1 : 1)));
+  return { ...sorted, ...(all.length > 0 && { ADDITIONAL_PACKAGE: all.join(" ") }) };
 }
 
 const proxies = ["http_proxy", "https_proxy"] as const;

@@ -3,6 +3,7 @@ import { type BuildAllOptions, Failures, type Outcome } from "./build.ts";
 import type { Context } from "./context.ts";
 import { wrongUsage } from "./failure.ts";
 import { pairs, repeated, type StackFlags, wholeNumber } from "./flags.ts";
+import { referenceOf } from "./image-name.ts";
 import { type TagMode, tagFlag, tagged } from "./image-tag.ts";
 import { printJson } from "./output.ts";
 import { chosen, readStack, type StackFunction, type TemplateSource } from "./stack.ts";
@@ -109,12 +110,15 @@ export async function functionsToBuild(
       buildOptions: [],
       buildSecrets: {},
     };
+    referenceOf(one.image);
     return { functions: await tagged(context, [one], flags.tag), copy: [], templates: [] };
   }
   const stack = await readStack(context, file, flags.envsubst);
   const functions = chosen(stack, flags).filter((f) => !f.skipBuild);
-  const nameless = functions.find((f) => f.image === "");
-  if (nameless) throw wrongUsage(`function ${nameless.name} of ${file} has no image`);
+  for (const { name, image } of functions) {
+    if (image === "") throw wrongUsage(`function ${name} of ${file} has no image`);
+    referenceOf(image); // before a builder takes it for something else
+  }
   return {
     functions: await tagged(context, functions, flags.tag),
     copy: stack.copy,

@@ -18,7 +18,7 @@ export const defaultGateway = "http://127.0.0.1:8080";
 /** In lower case, with a scheme, without slashes at its end: logins are found by it (contracts/cli.md §1.7). */
 export function normalGateway(url: string): string {
   const lower = url.trim().toLowerCase().replace(/\/+$/, "");
-  const whole = lower.startsWith("http") ? lower : `http://${lower}`;
+  const whole = /^http|:\/\//.test(lower) ? lower : `http://${lower}`;
   const parsed = URL.parse(whole);
   if (!parsed || !/^https?:$/.test(parsed.protocol))
     throw new Failure(`gateway ${url} is no URL; write http://HOST:PORT or https://HOST`, 2);

@@ -45,7 +45,7 @@ export const askCron = (
 
 export async function listCron(gateway: Gateway, namespace: string | undefined): Promise<CronFunction[]> {
   const reply = await askCron(gateway, ["GET"], [200], { query: { namespace: namespace || undefined } });
-  return parsed(gateway.url + api.path, reply, "objects");
+  return parsed(gateway.url + api.path, reply, "objects", ["schedules", "errors", "runs"]);
 }
 
 export async function findCron(gateway: Gateway, name: string, namespace: string | undefined): Promise<CronFunction> {

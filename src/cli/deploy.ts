@@ -5,7 +5,7 @@ import { Failure } from "./failure.ts";
 import { type Gateway, refused } from "./gateway.ts";
 import { coloured, printJson } from "./output.ts";
 import { tellPull } from "./pull-progress.ts";
-import { getFunction, publicName } from "./status.ts";
+import { getFunction, publicName, settled } from "./status.ts";
 import { statusLines } from "./status-lines.ts";
 
 export interface DeployOptions {
@@ -133,8 +133,6 @@ async function send(
   if (reply.status !== 200 && reply.status !== 202) throw refused(gateway.url, reply);
   return update && !isNew ? "updated" : "created";
 }
-
-const settled = new Set(["Ready", "Asleep", "Stopped"]);
 
 /** Until it can be called; fails when it cannot come up, or after `waitMs`. */
 async function untilReady(

@@ -3,8 +3,8 @@ import { type Context, isTraced } from "./context.ts";
 import { Failure } from "./failure.ts";
 import { forOutput } from "./output.ts";
 
-/** A command's file exports this: adds its flags, arguments and action to `command`. */
-export type Define = (command: Command, context: Context) => void;
+/** A command's file exports this: adds its flags, arguments and action to `command`. `loadAll`: all commands in full. */
+export type Define = (command: Command, context: Context, loadAll: () => Promise<Command>) => void;
 
 interface Entry {
   readonly aliases?: readonly string[];
@@ -52,7 +52,8 @@ const commands: Readonly<Record<string, Entry>> = {
 export async function runCommandLine(args: readonly string[], context: Context): Promise<number> {
   const tell = (text: string) => context.stderr.write(forOutput(context.stderr, text));
   try {
-    const program = await load(args, context);
+    const [first, second] = hoisted(args);
+    const program = await loadProgram(first === "help" ? second : first, context);
     await program.parseAsync(spelledOut(hoisted(args), program), { from: "user" });
     return 0;
   } catch (e) {
@@ -70,8 +71,8 @@ export async function runCommandLine(args: readonly string[], context: Context):
   }
 }
 
-/** The program with all its commands, of which only the one that is meant has more than a name. */
-async function load(args: readonly string[], context: Context): Promise<Command> {
+/** The program with all its commands, of which only the one that is meant has more than a name; "all": every one. */
+async function loadProgram(meant: string | undefined, context: Context): Promise<Command> {
   const program = new Command("nap")
     .description("Serverless functions, on napd or any OpenFaaS gateway")
     .version(await context.version(), "-V, --version")
@@ -83,10 +84,10 @@ async function load(args: readonly string[], context: Context): Promise<Command>
       getErrHelpWidth: () => context.stderr.columns ?? 100,
     })
     .showHelpAfterError("nap --help, or nap COMMAND --help, says what there is");
-  const wanted = hoisted(args)[0] === "help" ? hoisted(args)[1] : hoisted(args)[0];
   for (const [name, { aliases = [], summary, load }] of Object.entries(commands)) {
     const command = program.command(name).aliases(aliases).summary(summary).description(summary);
-    if (wanted === name || aliases.includes(wanted ?? "")) (await load()).define(command, context);
+    if (meant === "all" || meant === name || aliases.includes(meant ?? ""))
+      (await load()).define(command, context, () => loadProgram("all", context));
   }
   return program;
 }

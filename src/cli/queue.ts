@@ -1,5 +1,5 @@
 import { setTimeout as delay } from "node:timers/promises";
-import { parsed, type Reply } from "./answers.ts";
+import { notOurs, parsed, type Reply } from "./answers.ts";
 import type { Context } from "./context.ts";
 import { Failure } from "./failure.ts";
 import type { Gateway, RequestOptions } from "./gateway.ts";
@@ -59,8 +59,9 @@ export async function findResult(gateway: Gateway, id: string): Promise<CallResu
   const reply = await askNapd(gateway, api, ["GET", rest], [200, 202]);
   if (reply.status === 202) return parsed(`${gateway.url}${api.path}${rest}`, reply, "objects");
   const { headers, bytes: body } = reply;
+  if (headers["x-function-status"] === undefined) throw notOurs(`${gateway.url}${api.path}${rest}`, reply);
   const seconds = Number(headers["x-duration-seconds"] ?? Number.NaN);
-  return { status: Number(headers["x-function-status"] ?? 200), body, ...(Number.isFinite(seconds) && { seconds }) };
+  return { status: Number(headers["x-function-status"]), body, ...(Number.isFinite(seconds) && { seconds }) };
 }
 
 /** The result of a call as soon as there is one; fails after `waitMs`. */

@@ -43,9 +43,9 @@ export async function sendImage(
 function saveArguments({ kind }: Builder, image: string, file: string, { url }: Gateway): string[] {
   const name = canonical(image);
   if (kind === "buildah") {
-    // on the same machine to compress takes longer than to copy
+    // docker's archives are not compressed, which on the same machine takes longer than to copy
     const near = ["127.0.0.1", "localhost", "[::1]"].includes(new URL(url).hostname);
-    return ["push", "--quiet", ...(near ? ["--disable-compression"] : []), name, `oci-archive:${file}:${name}`];
+    return ["push", "--quiet", name, `${near ? "docker-archive" : "oci-archive"}:${file}:${name}`];
   }
   if (kind === "podman") return ["save", "--quiet", "--format", "oci-archive", "--output", file, name];
   return ["save", "--output", file, kind === "docker" ? image : name];

@@ -29,13 +29,16 @@ export function addFunction(file: string, text: string, entry: Entry): string {
   while (end < lines.length && /^(#.*|\s*)$/.test(lines[end - 1]!)) end--;
   const indent = lines.slice(start + 1, end).find((line) => /^\s+[^\s#]/.test(line));
   const added = entryText(entry, /^\s+/.exec(indent ?? "  ")![0]).split("\n");
-  const atEnd = end === lines.length;
-  const before = atEnd && lines.at(-1) === "" ? lines.slice(0, -1) : lines.slice(0, end);
-  const separated = before.at(-1)?.trim() === "" ? before : [...before, ""];
+  // one blank line before it, unless it is the first, and one behind it
+  const before = lines.slice(0, end);
+  while (before.at(-1)?.trim() === "") before.pop();
+  const rest = lines.slice(end);
+  while (rest[0]?.trim() === "") rest.shift();
   const result = [
-    ...(start === before.length - 1 ? before : separated),
+    ...before,
+    ...(before.length === start + 1 ? [] : [""]),
     ...added,
-    ...(atEnd ? [""] : lines.slice(end)),
+    ...(rest.length > 0 ? rest : [""]),
   ];
   const made = result.join("\n");
   const names = Object.keys(functionsOf(file, made));

@@ -29,6 +29,9 @@ export interface FunctionStatus {
 export const listFunctions = async (gateway: Gateway, namespace?: string): Promise<FunctionStatus[]> =>
   gateway.get("/system/functions", { namespace: namespace || undefined }, "objects");
 
+/** States of napd in which a function can be called: one that sleeps wakes up. */
+export const settled: ReadonlySet<string> = new Set(["Ready", "Asleep", "Stopped"]);
+
 /** A function with what it uses of the machine. */
 export async function getFunction(gateway: Gateway, name: string, namespace?: string): Promise<FunctionStatus> {
   const path = functionPath(name);

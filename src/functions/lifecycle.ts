@@ -13,14 +13,19 @@ import { becomeReady } from "./readiness.ts";
 import { Replica, servingStates } from "./replica.ts";
 import { retryMaxMs, retryMinMs } from "./retries.ts";
 
-export interface LifecycleOptions {
-  backend: Backend;
+/** May change at any time, and holds for what begins afterwards. */
+export interface LifecycleTimes {
   /** Ms a replica may take to get ready. */
   readyTimeoutMs: number;
-  /** How many replicas may be on their way up at once, on the whole machine. */
-  startsAtOnce: number;
   /** Ms for the requests of a stopping replica, and again for its process. */
   graceMs: number;
+}
+
+export interface LifecycleOptions {
+  backend: Backend;
+  times: LifecycleTimes;
+  /** How many replicas may be on their way up at once, on the whole machine. */
+  startsAtOnce: number;
   clock: Clock;
   log: Logger;
   work: Pending;
@@ -111,14 +116,14 @@ export class Lifecycle {
 
   #bringUp(m: Managed, replica: Replica, start: (signal: AbortSignal) => Promise<Started>): void {
     m.replicas.set(replica.id, replica);
-    const { readyTimeoutMs, clock, backend, work, failed, changed } = this.#o;
+    const { times, clock, backend, work, failed, changed } = this.#o;
     const run = async () => {
       try {
         const begin = clock.monotonic();
         const probes = m.probes(replica.identity.generation);
         const { address, slot } = await start(replica.abort.signal);
         replica.connect(address);
-        const ready = becomeReady(replica, address, probes, readyTimeoutMs, backend, clock);
+        const ready = becomeReady(replica, address, probes, times.readyTimeoutMs, backend, clock);
         if (slot) await within(ready, holdMs, clock).finally(() => slot[Symbol.dispose]());
         await ready;
         this.#ready(m, replica, begin);
@@ -165,7 +170,8 @@ export class Lifecycle {
   }
 
   async #takeDown(m: Managed, replica: Replica, drains: boolean): Promise<void> {
-    const { graceMs, clock, changed } = this.#o;
+    const { times, clock, changed } = this.#o;
+    const { graceMs } = times;
     await replica.settled(); // a freeze that comes after the thaw of the removal would hold that up
     if (drains) await within(replica.drained(), graceMs, clock);
     failpoint("rollout.drained");

@@ -8,7 +8,7 @@ import type { FunctionStore } from "../store/functions.ts";
 import type { Backend, ReplicaExit } from "./backend.ts";
 import { replicaId } from "./backend.ts";
 import { type ImagesInUse, imagesOf } from "./images-in-use.ts";
-import { Lifecycle } from "./lifecycle.ts";
+import { Lifecycle, type LifecycleTimes } from "./lifecycle.ts";
 import { Managed, type Observed, type Row, type Version } from "./managed.ts";
 import { plan } from "./plan.ts";
 import { type Policy, type PolicyDefaults, readStored, replicaSpec, storedPolicyOf } from "./policy.ts";
@@ -18,17 +18,14 @@ import { type Replica, servingStates } from "./replica.ts";
 import { type Routes, routesOf } from "./routes.ts";
 import type { Table } from "./table.ts";
 
-export interface RolloutOptions {
+export interface RolloutOptions extends LifecycleTimes {
   store: FunctionStore<Version>;
   images: ImagesInUse;
   backend: Backend;
   table: Table;
   routes: Routes;
+  /** May change; `refresh` applies it to the functions that there are. */
   defaults: PolicyDefaults;
-  /** Ms a replica may take to get ready. */
-  readyTimeoutMs: number;
-  /** Ms for the requests of a stopping replica, and again for its process. */
-  graceMs: number;
   /** How many replicas may be on their way up at once. */
   startsAtOnce: number;
   clock: Clock;
@@ -71,6 +68,7 @@ export class Rollout implements AsyncDisposable {
     );
     this.#lifecycle = new Lifecycle({
       ...options,
+      times: options,
       work: this.#work,
       closing,
       changed,
@@ -143,6 +141,11 @@ export class Rollout implements AsyncDisposable {
   /** Every function, with its replicas: for the scaler. */
   managed(): Iterable<Managed> {
     return this.#functions.values();
+  }
+
+  /** Applies what `defaults` say now to the functions that say nothing else. */
+  refresh(): void {
+    for (const m of this.#functions.values()) m.entry.policy = this.#policy(m.row);
   }
 
   /** Stops the replicas of a function that nobody calls; the next call starts them again. */

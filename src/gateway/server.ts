@@ -4,7 +4,7 @@ import { AppError } from "../base/errors.ts";
 import { type Invoke, type InvokeUpgrade, mayUpgrade } from "../invoke/invoke.ts";
 import { lingerAtEnd } from "../invoke/linger.ts";
 import { type ConnectionLimits, Connections } from "./connections.ts";
-import { type Listener, type ListenerOptions, type ListensAt, openListener } from "./listener.ts";
+import { type Listener, type ListenerOptions, type ListensAt, openListener, type Server } from "./listener.ts";
 import { destination, type FunctionRoute, type RouteOptions } from "./route.ts";
 
 export interface GatewayLimits extends ConnectionLimits {
@@ -34,6 +34,8 @@ export interface Gateway extends AsyncDisposable {
   readonly addresses: readonly ListensAt[];
   /** From now on requests are answered; those that came before have waited. */
   serve(handlers: Handlers): void;
+  /** Takes up limits that have changed in `options.limits`; that of a head's bytes cannot. */
+  limit(): void;
   /**
    * Takes no more connections and resolves when the requests under way are done, or cut after `ms`. Callers who keep
    * their connection are told with an answer that it is the last one, unless they ask for nothing any more.
@@ -80,8 +82,7 @@ export async function openGateway(options: GatewayOptions): Promise<Gateway> {
     listeners.push(listener);
     const { server } = listener;
     if (one.certificate) for (const event of requestEvents) server.on(event, sayHttps);
-    server.maxConnections = options.limits.maxConnections;
-    server.maxHeadersCount = options.limits.maxHeaders;
+    limitServer(server, options.limits);
     connections.watch(server);
     server.on("request", onRequest);
     // whoever reads the body says so: a call that is refused before is not asked for it
@@ -98,6 +99,9 @@ export async function openGateway(options: GatewayOptions): Promise<Gateway> {
     serve(given) {
       handlers = given;
       for (const [req, res] of waiting.splice(0)) if (!res.destroyed) route(req, res, given, options);
+    },
+    limit() {
+      for (const { server } of listeners) limitServer(server, options.limits);
     },
     async drain(ms) {
       endUpgraded(upgraded);
@@ -120,15 +124,20 @@ function endUpgraded(sockets: ReadonlySet<Socket>): void {
   for (const socket of sockets) socket.destroy();
 }
 
-function parserOptions({ headersTimeoutMs, keepAliveMs, maxHeaderBytes }: GatewayLimits) {
+function limitServer(server: Server, limits: GatewayLimits): void {
+  server.maxConnections = limits.maxConnections;
+  server.maxHeadersCount = limits.maxHeaders;
+  server.headersTimeout = limits.headersTimeoutMs;
+  server.keepAliveTimeout = limits.keepAliveMs;
+}
+
+function parserOptions({ headersTimeoutMs, maxHeaderBytes }: GatewayLimits) {
   return {
     insecureHTTPParser: false, // whatever NODE_OPTIONS say
     requireHostHeader: false, // headFault looks at it, and its answers come in their turn
     maxHeaderSize: maxHeaderBytes,
-    headersTimeout: headersTimeoutMs,
     connectionsCheckingInterval: Math.min(5000, headersTimeoutMs / 4),
     requestTimeout: 0, // the time of a call is the function's matter, and a body that stops coming ours
-    keepAliveTimeout: keepAliveMs,
     keepAlive: true, // a peer that vanished without a word is noticed by the kernel
     keepAliveInitialDelay: 60_000,
   };

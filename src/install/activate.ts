@@ -2,6 +2,7 @@ import { readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { AppError, messageOf } from "../base/errors.ts";
+import { databasesToChange, dropDatabaseCopies, keepDatabases, putDatabasesBack } from "./databases.ts";
 import type { Machine } from "./machine.ts";
 import { linkedRelease, pointTo, type Release, switchTo } from "./releases.ts";
 import {
@@ -22,58 +23,67 @@ interface Before {
   readonly units: Units;
   /** The one before that. */
   readonly older: Release | undefined;
+  /** Databases that the new release changes beyond what this one can read. */
+  readonly databases: readonly string[];
 }
 
 /**
  * Makes a release the one that runs: link, units, restart, and a look whether it answers within `waitMs`. Functions run
- * on. Running twice, or over an earlier run that was cut off, comes to the same. When the release does not get healthy,
- * what ran before runs again. Fails with INSTALL.
+ * on. Running twice, or over an earlier run that was cut off, comes to the same. When a new release does not get
+ * healthy, what ran before runs again. Fails with INSTALL.
  */
 export async function activate(machine: Machine, release: Release, waitMs: number): Promise<void> {
-  const { places } = machine;
-  const [current, previous] = [await linkedRelease(places.current), await linkedRelease(places.previous)];
-  const units = await unitsIn(places.units);
-  const isNew = current?.folder !== release.folder;
-  // a run that was cut off has moved the links already
-  const before = isNew ? { release: current, units, older: previous } : { release: previous, units, older: undefined };
+  const { places, config } = machine;
+  const databases = databasesToChange(config.paths.data, release);
+  const [current, older] = [await linkedRelease(places.current), await linkedRelease(places.previous)];
+  const before = { release: current, units: await unitsIn(places.units), older, databases };
   await switchTo(places, release);
   try {
-    await runUnits(machine, release, waitMs);
+    await runRelease(machine, release, databases, waitMs);
   } catch (e) {
-    throw await goBack(machine, before, messageOf(e), waitMs);
+    if (current?.folder !== release.folder) throw await goBack(machine, before, messageOf(e), waitMs);
+    const remedy = older ? `napd install --rollback goes to napd ${older.version}` : mendIt;
+    throw new AppError("INSTALL", [messageOf(e), remedy, await journal(machine)]);
+  } finally {
+    await dropDatabaseCopies(config.paths.data);
   }
 }
 
+const mendIt = "mend it and run this again; napd doctor may help";
+
 /** Resolves with what is to be told. */
 async function goBack(machine: Machine, before: Before, why: string, waitMs: number): Promise<AppError> {
-  const { places } = machine;
+  const { places, config } = machine;
   const lines = await journal(machine);
-  const { release, units, older } = before;
-  if (!release && units.size === 0)
-    return new AppError("INSTALL", [why, "mend it and run this again; napd doctor may help", lines]);
+  const { release, units, older, databases } = before;
+  if (!release && units.size === 0) return new AppError("INSTALL", [why, mendIt, lines]);
   machine.say("going back to what ran before");
   try {
-    if (release) {
-      await pointTo(places.current, release);
-      if (older) await pointTo(places.previous, older);
-      else await rm(places.previous, { force: true });
-      await runUnits(machine, release, waitMs);
-    } else {
+    await stop(machine);
+    await putDatabasesBack(config.paths.data, databases);
+    if (release) await pointTo(places.current, release);
+    else await rm(places.current);
+    if (older) await pointTo(places.previous, older);
+    else await rm(places.previous, { force: true });
+    if (release) await runRelease(machine, release, [], waitMs);
+    else {
       await putUnits(machine, units);
-      await systemctl(machine, "restart", service);
+      await systemctl(machine, "start", service);
     }
   } catch (e) {
-    return new AppError("INSTALL", [
-      `${why}, and what ran before does not come back: ${messageOf(e)}`,
-      "see the journal",
-      lines,
-    ]);
+    const both = `${why}, and what ran before does not come back: ${messageOf(e)}`;
+    return new AppError("INSTALL", [both, "see the journal", lines]);
   }
   return new AppError("INSTALL", [why, `${release ? `napd ${release.version}` : "what ran before"} runs again`, lines]);
 }
 
-/** Restarts what has to be: nothing, when the release runs already by these units. */
-async function runUnits(machine: Machine, release: Release, waitMs: number): Promise<void> {
+/** Restarts what has to be: nothing, when the release runs already by its units. */
+async function runRelease(
+  machine: Machine,
+  release: Release,
+  databases: readonly string[],
+  waitMs: number,
+): Promise<void> {
   const units = await unitsIn(join(release.folder, "systemd"));
   const { changed, added } = await putUnits(machine, units);
   await systemctl(machine, "enable", service);
@@ -86,6 +96,10 @@ async function runUnits(machine: Machine, release: Release, waitMs: number): Pro
   if (program === undefined) await needNoOther(machine);
   machine.say(program === undefined ? `starting napd ${release.version}` : "restarting napd; functions run on");
   await systemctl(machine, "reset-failed", service).catch(() => {});
+  if (databases.length > 0) {
+    await stop(machine);
+    await keepDatabases(machine.config.paths.data, databases);
+  }
   await openSocket(machine, units, changed, added);
   const failed = await systemctl(machine, "restart", service).then(
     () => undefined,
@@ -94,6 +108,12 @@ async function runUnits(machine: Machine, release: Release, waitMs: number): Pro
   await healthy(machine, release, waitMs).catch((e) => {
     throw failed ?? e;
   });
+}
+
+/** With the socket, else the next caller would start it again. */
+async function stop(machine: Machine): Promise<void> {
+  for (const unit of [...(await unitsIn(machine.places.units)).keys()].sort().reverse())
+    await systemctl(machine, "stop", unit);
 }
 
 /**

@@ -4,7 +4,7 @@ import { copyFile, link, lstat, mkdir, readdir, readFile, realpath, rename, rm, 
 import { basename, dirname, join, relative } from "node:path";
 import { AppError, systemCode } from "../base/errors.ts";
 import { formatBytes } from "../base/quantities.ts";
-import { readRelease } from "../release.ts";
+import type { Schemas } from "./databases.ts";
 import { exists, linkTarget, type Machine, runOn } from "./machine.ts";
 import type { Places } from "./places.ts";
 
@@ -16,6 +16,8 @@ export interface Release {
   readonly version: string;
   /** Digests by file. */
   readonly sums: ReadonlyMap<string, string>;
+  /** Of the databases that it writes. */
+  readonly schemas: Schemas;
 }
 
 /** What scripts/release.ts leaves in a release: a digest and a name a line, of every file. */
@@ -30,10 +32,10 @@ export async function releaseIn(folder: string): Promise<Release> {
       { cause },
     );
   });
-  const { version } = await readRelease(folder);
+  const { version, schemas = {} } = JSON.parse(await readFile(join(folder, "package.json"), "utf8"));
   const digest = createHash("sha256").update(text).digest("hex").slice(0, 12);
   const sums = new Map(Array.from(text.matchAll(/^([0-9a-f]{64}) {2}(.+)$/gm), ([, sum, file]) => [file!, sum!]));
-  return { folder: await realpath(folder), name: `${version}-${digest}`, version, sums };
+  return { folder: await realpath(folder), name: `${version}-${digest}`, version, sums, schemas };
 }
 
 /** The release that a link of an installation leads to; undefined when there is none. */

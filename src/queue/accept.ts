@@ -59,8 +59,10 @@ async function handle(
 ): Promise<void> {
   const platform = { "X-Call-Id": ids.callId, "X-Start-Time": ids.startTime, "Content-Length": 0 };
   if (req.method === "DELETE") {
-    if (!(await options.cancel(address))) throw new AppError("QUEUE_CALL_NOT_FOUND", [address]);
-    res.writeHead(202, { ...platform, "X-Call-Id": address }).end();
+    // by id alone, or by name with the id in the query: an id may have characters that no name has
+    const callId = new URLSearchParams(target.replace(/^[^?]*/, "")).get("call-id") ?? address;
+    if (!(await options.cancel(callId))) throw new AppError("QUEUE_CALL_NOT_FOUND", [callId]);
+    res.writeHead(202, { ...platform, "X-Call-Id": encodeURI(callId) }).end();
     return;
   }
   if (req.method !== "POST") throw new AppError("METHOD_NOT_ALLOWED", []);

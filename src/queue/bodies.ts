@@ -61,7 +61,9 @@ export class Bodies implements MessageBodies {
       }
       if (!file) {
         isKept = true;
-        return { bytes, data: Buffer.concat(pieces), file: null };
+        // of its own: what is in Node's pool takes the pool along to the database's thread
+        const data = new Uint8Array(Buffer.concat(pieces));
+        return { bytes, data, file: null };
       }
       await onDisk(file.sync());
       await onDisk(syncDir(this.#dir));

@@ -37,7 +37,7 @@ export async function makeCall(
       ...{ body: bodies.read(message.body), bodyBytes: message.body.bytes },
     });
   } catch (e) {
-    return failed(messageOf(e));
+    return notMade(messageOf(e));
   }
   const isInternal = res.headers["x-openfaas-internal"] !== undefined;
   const heard = { status: res.statusCode!, isInternal, retryAfter: res.headers["retry-after"] };
@@ -48,17 +48,12 @@ export async function makeCall(
     if (body === null) for await (const _ of res);
     const answer = { headers, body: keepBytes === null ? null : body };
     if (!isInternal) return { ...heard, answer };
-    return {
-      ...heard,
-      answer,
-      error: Buffer.from(body?.data ?? [])
-        .toString()
-        .trim(),
-    };
+    const sentence = body?.data ? Buffer.from(body.data).toString().trim() : "";
+    return { ...heard, answer, error: sentence };
   } catch (e) {
     // it could not be kept: the function has done its work, and would only do it again
     if (e instanceof AppError) return { ...heard, answer: { headers, body: null }, error: e.message };
-    return failed(`its answer broke off: ${messageOf(e)}`);
+    return notMade(`its answer broke off: ${messageOf(e)}`);
   } finally {
     res.destroy();
   }
@@ -67,7 +62,8 @@ export async function makeCall(
 /** Bytes of an answer of the platform. */
 const maxSentence = 4096;
 
-function failed(error: string): CallResult {
+/** Of a call that the function did not answer. */
+export function notMade(error: string): CallResult {
   return { status: 503, isInternal: true, retryAfter: undefined, answer: null, error };
 }
 

@@ -23,7 +23,7 @@ export interface OpenOptions {
 export async function openQueueStore(options: OpenOptions): Promise<{ store: QueueStore; bodies: MessageBodies }> {
   const { url, dataDir, reserve, name } = options;
   if (url === "") return { store: await SqliteStore.open(dataDir), bodies: new Bodies(bodiesDir(dataDir), reserve) };
-  // NATS' packages take 3 MB, which only those pay for who use them
+  // NATS' packages take 19 MiB, which only those pay for who use them
   const { openNatsQueue } = await import("./nats/open.ts");
   return openNatsQueue({ ...options, prefix: name, spillDir: join(dataDir, "queue-spill") });
 }

@@ -89,7 +89,7 @@ export class Queue {
         if (lane === "callback") return callbackConcurrency;
         return store.isShared && !options.limits(fn) ? 0 : limits(fn).concurrency;
       },
-      discarded: ({ next }) => void (next && options.bodies.drop(next.body)),
+      discarded: ({ next }) => void (next && options.bodies.drop(next.body).catch(() => {})), // the sweep finds it
       left: ({ lane, fn }, { to, next }) => {
         this.#places.free(fn);
         if (next) this.#places.add(next.fn);
@@ -114,7 +114,7 @@ export class Queue {
     for (const { lane, fn, queued } of depths) if (queued > 0) this.#kick(lane, fn);
     this.#recounting = store.isShared ? setInterval(() => void this.#recount(), recountEveryMs) : null;
     this.#burying = setInterval(() => void this.#bury(), buryEveryMs);
-    void this.#bury();
+    if (!store.isShared) void this.#bury(); // a server is not there yet
   }
 
   /** Begins with what an earlier napd has left. */

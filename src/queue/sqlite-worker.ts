@@ -47,7 +47,8 @@ const migrations = [
    CREATE INDEX messages_dead ON messages (seq) WHERE state = 'dead'`,
   // with created: whoever counts reads the index alone, not the bodies
   `DROP INDEX messages_work;
-   CREATE INDEX messages_work ON messages (lane, fn, state, due, seq, created)`,
+   CREATE INDEX messages_work ON messages (lane, fn, state, due, seq, created);
+   CREATE INDEX messages_file ON messages (file) WHERE file IS NOT NULL`,
 ];
 
 /** Free pages, 4 KiB each, that the file keeps for what comes; more are given back while nothing is asked. */
@@ -61,6 +62,9 @@ const port = parentPort!;
 let waiting: Request[] = [];
 /** Body files whose messages go with the transaction under way. */
 let leaving: string[] = [];
+/** False for a database of before there was this. */
+const canGiveBack = db.prepare("PRAGMA auto_vacuum").get()!.auto_vacuum === 2;
+let isGivingBack = false;
 
 port.on("message", (requests: Request[] | null) => {
   if (requests === null) {
@@ -84,17 +88,11 @@ function open(): DatabaseSync {
     throw new Error(`it was written by a newer napd (schema ${version}, this one knows ${migrations.length})`);
   for (let next = version; next < migrations.length; next++)
     opened.exec(`BEGIN IMMEDIATE; ${migrations[next]}; PRAGMA user_version = ${next + 1}; COMMIT`);
-  opened.exec("UPDATE messages SET state = 'queued' WHERE state = 'running'");
-  const isUsed = opened.prepare("SELECT 1 FROM messages WHERE file = ?");
-  const known = new Set(
-    opened
-      .prepare("SELECT file FROM messages WHERE file IS NOT NULL")
-      .all()
-      .map((row) => row.file),
-  );
+  const running = "SELECT seq FROM messages INDEXED BY messages_work WHERE state = 'running'";
+  opened.exec(`UPDATE messages SET state = 'queued' WHERE seq IN (${running})`);
+  const isKnown = opened.prepare("SELECT 1 FROM messages WHERE file = ?");
   // of uploads that nobody was answered for, and of messages that had just gone
-  for (const name of readdirSync(bodiesDir))
-    if (!known.has(name) && !isUsed.get(name)) rmSync(join(bodiesDir, name), { force: true });
+  for (const name of readdirSync(bodiesDir)) if (!isKnown.get(name)) rmSync(join(bodiesDir, name), { force: true });
   return opened;
 }
 
@@ -121,11 +119,20 @@ function run(): void {
 
 /** A queue that was long does not keep the disk when it is short again. */
 function giveBack(): void {
-  if (waiting.length > 0 || !db.isOpen) return;
-  const [row] = all("PRAGMA freelist_count");
-  if (Number(row!.freelist_count) <= keptPages) return;
-  db.exec(`PRAGMA incremental_vacuum(${pagesAtOnce})`);
-  setImmediate(giveBack);
+  if (waiting.length > 0 || !db.isOpen || !canGiveBack) return;
+  try {
+    const [row] = all("PRAGMA freelist_count");
+    if (Number(row!.freelist_count) > keptPages) {
+      db.exec(`PRAGMA incremental_vacuum(${pagesAtOnce})`);
+      isGivingBack = true;
+      setImmediate(giveBack);
+    } else if (isGivingBack) {
+      isGivingBack = false;
+      db.exec("PRAGMA wal_checkpoint(TRUNCATE)"); // it is then that the file becomes shorter
+    }
+  } catch {
+    // the disk is full, or somebody reads: there will be another time
+  }
 }
 
 function transaction<T>(work: () => T): T {

@@ -28,8 +28,9 @@ export interface TestMachine {
 }
 
 /**
- * systemctl for one service: `start` runs what the unit starts below $ROOT, with the settings there. What it is asked
- * to change is in $ROOT/systemd/asked. A process that ends stays ended.
+ * systemctl for one service: `start` runs what the unit starts below $ROOT, with the settings there. A process that
+ * ends stays ended. The socket is only noted, napd opens its port itself. What it is asked to change is in
+ * $ROOT/systemd/asked.
  */
 const systemctl = `#!/bin/sh
 state=$ROOT/systemd
@@ -48,18 +49,24 @@ start() {
     "$ROOT$program" --config "$ROOT/etc/napd/napd.ini" </dev/null >>"$ROOT/napd.log" 2>&1 &
   while ! [ -s "$state/pid" ]; do sleep 0.01; done
 }
+listen() { sed -n 's/^ListenStream=//p' "$ROOT/etc/systemd/system/napd.socket"; }
 case $1 in show | is-active | is-enabled) ;; *) echo "$@" >>"$state/asked" ;; esac
-case $1 in
-show)
+case "$*" in
+"show "*napd.socket) [ ! -e "$state/listens" ] || printf 'ActiveState=active\\nListen=%s (Stream)\\n' "$(listen)" ;;
+"show "*)
   if lives; then echo ActiveState=active; else echo ActiveState=failed; fi
   lives && echo "MainPID=$(pid)" || echo MainPID=0
   echo NRestarts=0
   ;;
-is-active | is-enabled) exit 3 ;;
-start) start ;;
-restart) case $2 in napd.service) stop; start ;; esac ;;
-stop) stop ;;
-disable) case $3 in napd.service) stop ;; esac ;;
+"is-active napd.socket") [ -e "$state/listens" ] ;;
+"is-enabled napd.socket") [ -e "$state/socket" ] ;;
+"enable napd.socket") touch "$state/socket" ;;
+"restart napd.socket") touch "$state/listens" ;;
+"stop napd.socket") rm -f "$state/listens" ;;
+"disable --now napd.socket") rm -f "$state/listens" "$state/socket" ;;
+"start napd.service") start ;;
+"restart napd.service") stop; start ;;
+"stop napd.service" | "disable --now napd.service") stop ;;
 esac
 `;
 

@@ -24,10 +24,9 @@ export async function variantOf(
   files: Readonly<Record<string, (before: string) => string>> = {},
 ): Promise<string> {
   await promisify(execFile)("cp", ["-al", release, folder]);
-  const changes = {
-    ...files,
-    "package.json": (text: string) => text.replace(/"version": "[^"]*"/, `"version": "${version}"`),
-  };
+  const named = (text: string) => text.replace(/"version": "[^"]*"/, `"version": "${version}"`);
+  const description = files["package.json"] ?? ((text: string) => text);
+  const changes = { ...files, "package.json": (text: string) => named(description(text)) };
   let sums = await readFile(join(folder, "SHA256SUMS"), "utf8");
   for (const [name, change] of Object.entries(changes)) {
     const text = change(await readFile(join(folder, name), "utf8"));

@@ -62,9 +62,11 @@ export interface WorldOptions {
   program?: string;
   /** Of the functions; without it one of its own. */
   namespace?: string;
+  /** File of settings, which must be there whenever napd is run. */
+  config?: string;
 }
 
-export async function openWorld({ diskMib, program, namespace }: WorldOptions = {}): Promise<World> {
+export async function openWorld({ diskMib, program, namespace, config }: WorldOptions = {}): Promise<World> {
   await using up = new AsyncDisposableStack();
   const { path: dir } = up.use(await tmpDir());
   const id = `nt${randomInt(0x10000, 0xfffff).toString(16)}`;
@@ -93,7 +95,8 @@ export async function openWorld({ diskMib, program, namespace }: WorldOptions = 
   };
   const flags = (more: Record<string, string> = {}) =>
     Object.entries({ ...settings, ...more }).flatMap(([k, v]) => ["--set", `${k}=${v}`]);
-  const [command, ...first] = program === undefined ? [process.execPath, entry] : [program];
+  const [command, ...first]: [string, ...string[]] = program === undefined ? [process.execPath, entry] : [program];
+  if (config !== undefined) first.push("--config", config);
   const logFile = `${dir}/napd.log`;
   const url = `http://127.0.0.1:${port}`;
   let napd: Child | undefined;

@@ -6,6 +6,7 @@ import { after, before, suite, test } from "node:test";
 import { promisify } from "node:util";
 import { baseLayer, type LayerEntry, librariesOf, writeOciArchive } from "../../scripts/oci-image.ts";
 import { openRegistry, type Registry } from "../support/registry.ts";
+import { commitFiles } from "../support/template-repository.ts";
 import { openWorld, type World } from "../support/world.ts";
 
 const exec = promisify(execFile);
@@ -15,15 +16,16 @@ let registry: Registry;
 let cwd: string;
 let env: NodeJS.ProcessEnv;
 
+async function imageOfLayers(repoTag: string, layers: LayerEntry[][]): Promise<string> {
+  const file = `${world.dir}/image.tar`;
+  await writeOciArchive(file, { ref: `docker.io/library/${repoTag}`, layers });
+  return registry.push(file, repoTag);
+}
+
 /** busybox with bash: what the images of the functions begin with. */
 async function baseImage(): Promise<string> {
-  const bash: LayerEntry[] = [
-    { path: "/bin/bash", file: "/bin/bash", mode: 0o755 },
-    ...(await librariesOf("/bin/bash")),
-  ];
-  const file = `${world.dir}/base.tar`;
-  await writeOciArchive(file, { ref: "docker.io/library/base:1", layers: [[...(await baseLayer()), ...bash]] });
-  return registry.push(file, "base:1");
+  const bash: LayerEntry = { path: "/bin/bash", file: "/bin/bash", mode: 0o755 };
+  return imageOfLayers("base:1", [[...(await baseLayer()), bash, ...(await librariesOf("/bin/bash"))]]);
 }
 
 before(async () => {
@@ -73,17 +75,20 @@ suite("nap and buildah", () => {
     await nap(["new", "own", "--lang", "dockerfile", "--append", "stack.yaml"]);
     await writeFile(`${cwd}/site/public/about.html`, "<p>about</p>\n");
 
-    const built = JSON.parse(await nap(["build", "--build-arg", `BASE_IMAGE=${env.BASE_IMAGE}`, "--json"]));
+    // one with the watchdog that nap puts into an image, the others with napd's, because it is large
+    const base = `BASE_IMAGE=${env.BASE_IMAGE}`;
+    const nothing = `WATCHDOG_IMAGE=${await imageOfLayers("nothing:1", [[{ path: "/opt/napd/watchdog", dir: true }]])}`;
+    const built = [
+      ...JSON.parse(await nap(["build", "--filter", "script", "-b", base, "--json"])),
+      ...JSON.parse(await nap(["build", "--regex", "site|own", "-b", base, "-b", nothing, "--json"])),
+    ];
     assert.deepEqual(
-      built.map((b: { name: string; status: string }) => [b.name, b.status]),
-      [
-        ["script", "built"],
-        ["site", "built"],
-        ["own", "built"],
-      ],
+      built.map((b: { name: string; status: string }) => `${b.name} ${b.status}`),
+      ["script built", "site built", "own built"],
     );
     await nap(["push", "--to-gateway"]);
-    await nap(["deploy"]);
+    await nap(["deploy", "--filter", "script"]);
+    await nap(["deploy", "--regex", "site|own", "--annotation", "napd.watchdog=inject"]);
 
     const post = { method: "POST", body: "some body" };
     assert.equal((await world.call("/function/script/x", post)).text, "Hello from bash: POST /x\nsome body");
@@ -96,19 +101,24 @@ suite("nap and buildah", () => {
 
   test("a template of a git repository is fetched, built unchanged, pushed to a registry and deployed from there", async () => {
     const repository = `${world.dir}/templates`;
-    await mkdir(`${repository}/template/shout/function`, { recursive: true });
-    await writeFile(`${repository}/template/shout/template.yml`, "language: sh\nfprocess: sh ./main.sh\n");
-    await writeFile(`${repository}/template/shout/main.sh`, ". ./function/handler.sh\nhandle\n");
-    await writeFile(`${repository}/template/shout/function/handler.sh`, "handle() { cat; }\n");
-    await writeFile(
-      `${repository}/template/shout/Dockerfile`,
-      `ARG BASE\nFROM \${BASE}\nARG ADDITIONAL_PACKAGE\nRUN mkdir -p /home/app\nWORKDIR /home/app\nCOPY . .\nRUN chown -R app:app /home/app\nUSER app\nENV fprocess="sh ./main.sh"\nCMD ["sh"]\n`,
-    );
-    const git = (...args: string[]) =>
-      exec("git", ["-C", repository, "-c", "user.name=t", "-c", "user.email=t@t", ...args]);
-    await git("init", "--quiet");
-    await git("add", ".");
-    await git("commit", "--quiet", "--message", "templates");
+    await mkdir(repository);
+    await commitFiles(repository, {
+      "template/shout/template.yml": "language: sh\nfprocess: sh ./main.sh\n",
+      "template/shout/main.sh": ". ./function/handler.sh\nhandle\n",
+      "template/shout/function/handler.sh": "handle() { cat; }\n",
+      "template/shout/Dockerfile": [
+        "ARG BASE",
+        "FROM $BASE",
+        "ARG ADDITIONAL_PACKAGE",
+        "RUN mkdir -p /home/app",
+        "WORKDIR /home/app",
+        "COPY . .",
+        "RUN chown -R app:app /home/app",
+        "USER app",
+        'ENV fprocess="sh ./main.sh"',
+        'CMD ["sh"]',
+      ].join("\n"),
+    });
 
     await nap(["template", "pull", repository]);
     await nap(["new", "shouting", "--lang", "shout", "--prefix", `${registry.host}/team`, "-f", "shout.yaml"]);

@@ -60,4 +60,21 @@ suite("cron", () => {
     const [latest] = await eventually(runs, ([run]) => run!.result !== "running");
     assert.deepEqual([latest!.trigger, latest!.status], ["manual", 200]);
   });
+
+  test("a run may go through the queue, where its result is found by its id", async () => {
+    const deployed = await world.api("PUT", "/system/functions", {
+      ...{ service: "tick", image: "env:1" },
+      annotations: {
+        ...{ topic: "cron-function", schedule: "@yearly", "napd.cron.async": "true", "napd.async-results": "1m" },
+      },
+    });
+    assert.equal(deployed.status, 202, deployed.text);
+    const { callId } = JSON.parse((await world.api("POST", "/system/cron/tick/run")).text);
+    const result = () => world.api("GET", `/system/queue/${callId}/result`);
+    const { headers, text } = await eventually(result, ({ status }) => status === 200);
+    assert.equal(headers.get("x-function-status"), "200");
+    assert.match(text, /^Http_X_Topic=cron-function$/m);
+    const [latest] = await eventually(runs, ([run]) => run!.result !== "running");
+    assert.deepEqual([latest!.trigger, latest!.result, latest!.status], ["manual", "ok", 202]);
+  });
 });

@@ -12,11 +12,20 @@ import { eventually, openWorld, type World } from "../support/world.ts";
 
 const run = promisify(execFile);
 
-/** Ends at once where it is to serve. */
+/** Where it is to serve, it brings the state to a newer schema and ends. */
 const broken = (text: string) =>
   text.replace(
     "\n",
-    '\nif (!["install", "uninstall"].includes(process.argv[2])) { console.error("no good"); process.exit(3); }\n',
+    `
+if (!["install", "uninstall"].includes(process.argv[2])) {
+  const { readFileSync } = await import("node:fs");
+  const { DatabaseSync } = await import("node:sqlite");
+  const data = /data = (.*)/.exec(readFileSync(process.argv[3], "utf8"))[1];
+  new DatabaseSync(data + "/state.db").exec("DELETE FROM functions; PRAGMA user_version = 99");
+  console.error("no good");
+  process.exit(3);
+}
+`,
   );
 
 suite("an installation", () => {
@@ -30,9 +39,16 @@ suite("an installation", () => {
     machine = await testMachine(join(world.dir, "m"), { ...world.settings, "images.pull_policy": "Never" });
     up.defer(async () => void (await machine.run("systemctl", ["stop", "napd.service"])));
     const first = await unpackedRelease(join(world.dir, "first"));
+    const socket = (text: string) => text.replace("0.0.0.0:8080", world.settings["gateway.listen"]!);
+    const files = { "systemd/napd.socket": socket };
     for (const version of ["1.0.0", "1.1.0", "1.2.0"])
-      releases[version] = await variantOf(first, join(world.dir, version), version);
-    releases.broken = await variantOf(first, join(world.dir, "broken"), "1.3.0", { "lib/napd.mjs": broken });
+      releases[version] = await variantOf(first, join(world.dir, version), version, files);
+    const newer = (text: string) => text.replace(/("schemas": \{\s*"state\.db": )(\d+)/, (_, a, n) => `${a}${+n + 1}`);
+    releases.broken = await variantOf(first, join(world.dir, "broken"), "1.3.0", {
+      ...files,
+      "lib/napd.mjs": broken,
+      "package.json": newer,
+    });
     await webImage(`${world.dir}/web.tar`, "docker.io/library/web:1", "hello\n");
   });
   after(() => up.disposeAsync());
@@ -126,7 +142,11 @@ suite("an installation", () => {
     deployed = await processes();
     assert.equal(deployed.length, 2);
 
+    await machine.asked();
+    const [unit, opening] = ["daemon-reload,enable napd.service,reset-failed napd.service", "enable napd.socket"];
+    const orders = `${unit},${opening},stop napd.service,restart napd.socket,restart napd.service`;
     succeeds(await machine.run("sh", [join(releases["1.0.0"]!, "install.sh"), "--root", machine.root]));
+    assert.deepEqual((await machine.asked()).join(), orders);
     assert.deepEqual(await processes(), deployed);
     assert.equal(await calls("awake"), "abc");
     assert.equal(await readlink(place("usr/local/bin/napd")), place("opt/napd/current/bin/napd"));
@@ -162,6 +182,7 @@ suite("an installation", () => {
     assert.equal(await running(), "1.0.0");
     assert.deepEqual(await processes(), deployed);
     assert.equal((await napd("--version")).stdout, "1.0.0\n");
+    assert.ok(!(await readdir(world.paths.data)).includes(".before-upgrade"));
   });
 
   test("upgrades, and functions that were started with the watchdog of an old release run on", async () => {
@@ -169,7 +190,10 @@ suite("an installation", () => {
     deployed = await processes();
     const old = await mounted("younger");
     for (const version of ["1.1.0", "1.2.0"]) {
+      await machine.asked();
       succeeds(await install(version));
+      const orders = ["enable napd.service", "reset-failed napd.service", "restart napd.service"];
+      assert.deepEqual(await machine.asked(), orders, "the socket stays open");
       assert.equal(await running(), version);
     }
     assert.deepEqual(await processes(), deployed);

@@ -32,13 +32,15 @@ suite("asynchronous calls on a NATS server", () => {
       "queue.concurrency": "4",
     };
     const image = await webImage(`${path}/web.tar`, "docker.io/library/web:1", "hello\n");
-    worlds = [up.use(await openWorld({ namespace })), up.use(await openWorld({ namespace }))];
-    for (const world of worlds) {
+    const openOne = async () => {
+      const world = up.use(await openWorld({ namespace }));
       await world.start(settings);
       await world.import(image);
       const answer = await world.api("POST", "/system/functions", { service: "web", image: "web:1" });
       assert.equal(answer.status, 202, answer.text);
-    }
+      return world;
+    };
+    worlds = await Promise.all([openOne(), openOne()]);
     const receives = createServer(async (req, res) => {
       let body = "";
       for await (const piece of req) body += piece;
@@ -143,7 +145,10 @@ suite("asynchronous calls on a NATS server", () => {
       30_000,
     );
     await isEmpty(one);
-    assert.deepEqual(told.map((t) => t.id).sort(), ["large", ...ids.slice(0, 7)]);
+    // twice what had ended when the machine was killed, and was not written down yet
+    const toldOf = told.map((t) => t.id);
+    assert.deepEqual([...new Set(toldOf)].sort(), ["large", ...ids.slice(0, 7)]);
+    console.log(`a machine was killed with 4 calls under way, ${toldOf.length - 8} were told twice`);
     // what came meanwhile waits for nobody in particular
     await one.napd().stop(60_000);
     await other.start(settings);

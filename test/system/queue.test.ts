@@ -156,8 +156,12 @@ suite("asynchronous calls", () => {
     );
     assert.equal((await later("web/cgi-bin/echo", "quick", "q", { "X-Callback-Url": receiver })).status, 202);
     await answerFor("quick");
-    const cancelled = await world.call("/async-function/s2", { method: "DELETE" });
-    assert.equal(cancelled.status, 202);
+    for (const [path, status] of [
+      ["s2", 202],
+      ["slow?call-id=s2", 404],
+      ["slow?call-id=s%201", 404],
+    ] as const)
+      assert.equal((await world.call(`/async-function/${path}`, { method: "DELETE" })).status, status, path);
     assert.equal((await world.api("DELETE", "/system/queue/s1")).status, 202);
     assert.equal((await world.api("DELETE", "/system/queue/s1")).status, 404);
     assert.deepEqual(await queued("?function=slow"), []);

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { suite, test } from "node:test";
 import { parse } from "yaml";
@@ -12,6 +12,8 @@ const { write_files: files, runcmd } = parse(text) as {
 };
 const contentOf = (path: string) => files.find((file) => file.path === path)!.content;
 
+const hasShellcheck = !spawnSync("shellcheck", ["--version"]).error;
+
 suite("cloud-init/user-data.yaml", () => {
   test("is taken by cloud-init, and by providers, of whom some take 16 KB at most", () => {
     assert.match(text, /^#cloud-config\n/);
@@ -20,6 +22,10 @@ suite("cloud-init/user-data.yaml", () => {
 
   test("its script is one of a plain shell", () => {
     for (const script of runcmd) execFileSync("sh", ["-n"], { input: script });
+  });
+
+  test("its script passes shellcheck", { skip: !hasShellcheck && "shellcheck is not here" }, () => {
+    for (const script of runcmd) execFileSync("shellcheck", ["--shell=sh", "-"], { input: script });
   });
 
   test("its variables are lines that a program can fill in", () => {

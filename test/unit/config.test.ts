@@ -250,6 +250,9 @@ suite("the printed configuration", () => {
       "gateway.upstream_timeout=1h2m3.004s",
       "gateway.tunnel_idle=10m",
       "gateway.max_body=10485760",
+      "tls.listen=[::]:443",
+      "tls.certificate=/etc/a.pem",
+      "tls.key=/etc/a b.pem",
       "calls.max_inflight=7",
       "calls.queue=8",
       "cron.enabled=false",
@@ -314,6 +317,7 @@ suite("the printed configuration", () => {
       "scale.page_out=on",
       "metrics.listen=0.0.0.0:9082",
       "log.level=silent",
+      "log.format=journal",
       "registries.docker.io=mirror:https://one.example mirror:http://two.example:5000",
       "registries.localhost:5000=plain-http ca:/etc/a;b.pem",
       "routes.shop.example.com/a=shop.team",
@@ -342,6 +346,6 @@ suite("the printed configuration", () => {
     const keys = lines.filter((line) => /^\w+ =/.test(line)).length;
     assert.equal(lines.filter((line) => /^; .+\. .*Default: \S/.test(line)).length, keys);
     assert.ok(lines.includes("level = debug"));
-    assert.ok(lines.some((line) => /severity.*Default: info$/.test(line)));
+    assert.ok(lines.some((line) => /severity.*Default: info; live$/.test(line)));
   });
 });

@@ -35,7 +35,6 @@ const hooks = (dir: string) => [
   `echo vm > "$1/etc/hostname"`,
   `rm -f "$1"/etc/ssh/ssh_host_* && : > "$1/etc/machine-id"`,
   `chroot "$1" systemctl enable systemd-networkd systemd-resolved ssh`,
-  `find "$1" ! -type d -printf '/%P\\n' > ${dir}/files`,
 ];
 
 export interface BaseImage {
@@ -76,12 +75,14 @@ async function build(dir: string): Promise<void> {
   const root = join(dir, "root");
   await mkdir(join(dir, "debs"));
   const options = ["--variant=minbase", `--include=${packages.join(",")}`];
-  const quiet = { maxBuffer: 2 ** 26 };
+  const quiet = { maxBuffer: 2 ** 28 };
   await run("mmdebstrap", [...options, ...hooks(dir).map((h) => `--customize-hook=${h}`), suite, root, mirror], quiet);
   for (const file of globSync(`${root}/boot/{vmlinuz,initrd.img}-*`)) await run("cp", [file, dir]);
   await writeFile(join(dir, "disk"), "");
   await run("truncate", ["-s", diskSize, join(dir, "disk")]);
   await run("mke2fs", ["-q", "-t", "ext4", "-L", "root", "-d", root, join(dir, "disk")], quiet);
+  const { stdout } = await run("find", [root, "!", "-type", "d", "-printf", "/%P\\n"], quiet);
+  await writeFile(join(dir, "files"), stdout);
   await remove(root);
 }
 

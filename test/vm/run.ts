@@ -41,6 +41,7 @@ async function step<T>(name: string, work: () => Promise<T>): Promise<T> {
     return result;
   } catch (e) {
     console.log(`FAIL  ${seconds(start)} s  ${seconds(begin)} s  ${name}`);
+    console.log(e instanceof Error && "stderr" in e ? e.message : e);
     throw e;
   }
 }
@@ -162,4 +163,6 @@ function hold(machine: Machine): Promise<void> {
   return new Promise((resolve) => process.once("SIGINT", () => resolve()));
 }
 
-await main();
+await main().catch(() => {
+  process.exitCode = 1; // which step and why was said there
+});

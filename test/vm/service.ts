@@ -1,11 +1,8 @@
 /** napd under systemd. */
 import assert from "node:assert/strict";
-import { startLoad } from "../support/steady-load.ts";
+import { startCallers } from "./callers.ts";
 import { greeting } from "./discs.ts";
 import { get, type Subject, until } from "./subject.ts";
-
-/** Requests a second while something happens: a translated processor can do no more in good time. */
-const rate = 20;
 
 async function show({ machine }: Subject, ...names: string[]): Promise<Record<string, string>> {
   const text = await machine.sh(`systemctl show napd -p ${names.join(",")}`);
@@ -48,22 +45,19 @@ export async function watchdog(subject: Subject): Promise<string> {
   return `WatchdogUSec ${before.WatchdogUSec}: a new napd, the same process of the function`;
 }
 
-/** Requests all the time, of both kinds of callers: none may be lost, and the function's process stays the same. */
+/** Four callers all the time: none may be refused or cut off, and the function's process stays the same. */
 export async function underLoad(subject: Subject, work: () => Promise<unknown>): Promise<string> {
   const hello = await subject.processOf("hello");
-  const loads = [startLoad(subject.url("hello"), rate / 2), startLoad(subject.url("hello"), rate / 2, true)];
+  const callers = startCallers(subject.url("hello"), 4);
   const begin = performance.now();
-  await work().finally(() => get(subject.url("hello")));
+  const done = work().then(() => get(subject.url("hello")));
+  await done.catch(() => {}); // the calls are looked at first: they may say why
   const took = (performance.now() - begin) / 1000;
-  const results = await Promise.all(loads.map((load) => load.stop()));
-  const failed = results.flatMap(({ failed }) => failed);
-  const [sent, slowest] = [
-    results.reduce((sum, { sent }) => sum + sent, 0),
-    Math.max(...results.flatMap((r) => r.took)),
-  ];
-  assert.deepEqual(failed, [], `${failed.length} of ${sent} requests failed`);
+  const { answered, failed, slowestMs } = await callers.stop();
+  await done;
+  assert.deepEqual(failed, [], `${failed.length} calls failed, ${answered} were answered`);
   assert.equal(await subject.processOf("hello"), hello);
-  return `${took.toFixed(1)} s, ${sent} requests, none failed, the slowest ${Math.round(slowest)} ms; the same process`;
+  return `${took.toFixed(1)} s, ${answered} calls, none failed, the slowest ${Math.round(slowestMs)} ms; the same process`;
 }
 
 export function restart(subject: Subject): Promise<string> {

@@ -47,7 +47,7 @@ export async function until<T>(timeoutMs: number, ask: () => Promise<T>): Promis
 
 /** The text of an answer with status 200; anything else fails. */
 export async function get(url: string, init: RequestInit = {}): Promise<string> {
-  const response = await fetch(url, { signal: AbortSignal.timeout(60_000), ...init });
+  const response = await fetch(url, { signal: AbortSignal.timeout(300_000), ...init });
   const text = await response.text();
   if (response.status !== 200) throw new Error(`${url}: ${response.status} ${text}`);
   return text;

@@ -13,6 +13,7 @@ import {
   stackFlags,
 } from "../flags.ts";
 import { openGateway, usualTimeoutMs } from "../gateway.ts";
+import { type TagMode, tagFlag, tagged } from "../image-tag.ts";
 import type { Define } from "../main.ts";
 import { plan, printPlan } from "../plan.ts";
 import { chosen, readStack } from "../stack.ts";
@@ -20,6 +21,7 @@ import { findStackFile } from "../stack-file.ts";
 
 interface Flags extends GatewayFlags, StackFlags, FunctionFlags, DeployFlags {
   readTemplate: boolean;
+  tag: TagMode;
   dryRun?: boolean;
 }
 
@@ -61,6 +63,7 @@ export const define: Define = (command, context) => {
   for (const flags of ["--network <name>", "--lang <name>", "--handler <dir>"])
     command.addOption(new Option(flags).hideHelp());
   command
+    .addOption(tagFlag())
     .option("--dry-run", "say what would change, and change nothing")
     .action((flags: Flags) => deploy(context, flags));
 };
@@ -76,12 +79,12 @@ async function deploy(context: Context, flags: Flags): Promise<void> {
 /** From flags if an image is among them, unless a stack file is named; else from the stack file. */
 export async function wantedBy(
   context: Context,
-  flags: StackFlags & FunctionFlags & { readTemplate: boolean },
+  flags: StackFlags & FunctionFlags & { readTemplate: boolean; tag?: TagMode },
 ): Promise<{ wanted: Deployment[]; gateway?: string }> {
   const file = flags.image && !flags.yaml ? undefined : await findStackFile(context, flags.yaml);
   if (file === undefined) return { wanted: [deploymentOfFlags(flags)] };
   const stack = await readStack(context, file, flags.envsubst);
-  const functions = chosen(stack, flags);
+  const functions = await tagged(context, chosen(stack, flags), flags.tag ?? "latest");
   if (functions.length === 0) throw new Failure(`${file} has no functions`);
   const wanted = await Promise.all(functions.map((f) => deploymentOf(context, f, flags, flags.readTemplate)));
   return { wanted, ...(stack.gateway && { gateway: stack.gateway }) };

@@ -2,6 +2,7 @@ import { once } from "node:events";
 import { stat } from "node:fs/promises";
 import { type AddressInfo, createServer } from "node:net";
 import { join } from "node:path";
+import { isName, nameRule } from "../../base/names.ts";
 import { parseCpu, parseMemory } from "../../base/quantities.ts";
 import { buildAll } from "../build.ts";
 import { type BuildFlags, buildFlags, buildOptionsOf, functionsToBuild } from "../build-flags.ts";
@@ -58,6 +59,8 @@ export const define: Define = (command, context) => {
 
   function chosenOne(functions: readonly StackFunction[], name: string | undefined): StackFunction {
     const found = functions.filter((f) => name === undefined || f.name === name);
+    if (found.length === 1 && !isName(found[0]!.name))
+      throw new Failure(`"${found[0]!.name}" is no name of a function: it must be ${nameRule}`);
     if (found.length === 1) return found[0]!;
     if (name !== undefined) throw new Failure(`the stack file has no function ${name} that is built`);
     throw wrongUsage(`say which function: ${functions.map((f) => f.name).join(", ")}`);

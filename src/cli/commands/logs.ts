@@ -1,7 +1,7 @@
 import { once } from "node:events";
 import { createInterface } from "node:readline";
 import { parseTimestamp } from "../../base/timestamps.ts";
-import { notJson, refused } from "../answers.ts";
+import { notOurs, refused } from "../answers.ts";
 import type { Context } from "../context.ts";
 import { Failure, wrongUsage } from "../failure.ts";
 import {
@@ -88,7 +88,7 @@ async function logs(context: Context, argument: string | undefined, flags: Flags
   });
   if (reply.statusCode !== 200) throw refused(gateway.url, await gateway.read(reply));
   if (reply.headers["content-type"]?.startsWith("text/html"))
-    throw notJson(`${gateway.url}/system/logs`, await gateway.read(reply));
+    throw notOurs(`${gateway.url}/system/logs`, await gateway.read(reply));
   const show = { name: flags.name ?? false, instance: instance === true, time: flags.timeFormat !== "" };
   try {
     for await (const line of createInterface({ input: reply, crlfDelay: Number.POSITIVE_INFINITY }))

@@ -3,6 +3,7 @@ import { Failure, wrongUsage } from "../failure.ts";
 import { duration, type GatewayFlags, gatewayFlags, namespaceFlag, wholeNumber } from "../flags.ts";
 import { type Gateway, openGateway } from "../gateway.ts";
 import type { Define } from "../main.ts";
+import { askNapd, type NapdApi } from "../napd-only.ts";
 import { forOutput, print, printJson, printTable, remark } from "../output.ts";
 import {
   askQueue,
@@ -86,12 +87,9 @@ export const define: Define = (command, context) => {
       }
       const gateway = await openGateway(context, flags);
       const query = { namespace: flags.namespace || undefined };
-      const path = "/system/queue-stats";
-      const reply = await gateway.request("GET", path, { query });
-      // says what is the matter where there is no queue at all
-      if (reply.status === 404) await askQueue(gateway, ["GET"], [200]);
-      if (reply.status !== 200) throw new Failure(`${gateway.url} has no ${path}: it is an older napd; upgrade it`);
-      const all = parsed<Stats[]>(gateway.url + path, reply, "objects");
+      const stats: NapdApi = { path: "/system/queue-stats", without: "nap queue list may show what there is" };
+      const reply = await askNapd(gateway, stats, ["GET"], [200], { query });
+      const all = parsed<Stats[]>(gateway.url + stats.path, reply, "objects");
       if (flags.json) return printJson(context, all);
       const rows = all.map((s) => [nameOf(s.function, s.kind), s.queued, s.running, s.dead, age(s.oldestAt)]);
       printTable(context, ["FUNCTION", "QUEUED", "RUNNING", "DEAD", "OLDEST"], rows);

@@ -13,7 +13,7 @@ import { type Gateway, openGateway } from "../gateway.ts";
 import type { Define } from "../main.ts";
 import { printDone } from "../output.ts";
 import { stackGateway } from "../stack-file.ts";
-import { getFunction } from "../status.ts";
+import { getFunction, settled } from "../status.ts";
 
 interface Flags extends GatewayFlags, StackFlags {
   namespace?: string;
@@ -58,6 +58,6 @@ async function ask(gateway: Gateway, name: string | undefined, namespace: string
     const { status } = await gateway.request("GET", "/healthz", { anonymous: true });
     return status === 200 || `it answers ${status}`;
   }
-  const { availableReplicas = 0, reason } = await getFunction(gateway, name, namespace);
-  return availableReplicas > 0 || (reason ?? "it has no replica that is ready");
+  const { availableReplicas = 0, state = "", reason } = await getFunction(gateway, name, namespace);
+  return availableReplicas > 0 || settled.has(state) || (reason ?? "it has no replica that is ready");
 }

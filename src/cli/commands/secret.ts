@@ -8,7 +8,7 @@ import { Failure, wrongUsage } from "../failure.ts";
 import { type GatewayFlags, gatewayFlags, namespaceFlag, onOff } from "../flags.ts";
 import { type Gateway, openGateway } from "../gateway.ts";
 import type { Define } from "../main.ts";
-import { print, printDone, printJson, printTable, remark } from "../output.ts";
+import { forOutput, print, printDone, printJson, printTable, remark } from "../output.ts";
 
 interface Flags extends GatewayFlags {
   namespace?: string;
@@ -16,6 +16,7 @@ interface Flags extends GatewayFlags {
   fromFile?: string;
   trim: boolean;
   replace?: boolean;
+  quiet?: boolean;
   json?: boolean;
   dir: string;
 }
@@ -48,9 +49,11 @@ export const define: Define = (command, context) => {
     });
   sub("list", "ls")
     .description("names of the secrets")
+    .option("-q, --quiet", "names only")
     .action(async (flags: Flags) => {
       const all = await list(await openGateway(context, flags), flags);
       if (flags.json) return printJson(context, all);
+      if (flags.quiet) return all.forEach((s) => void print(context, forOutput(context.stdout, s.name)));
       printTable(
         context,
         ["NAME", "NAMESPACE"],

@@ -3,6 +3,7 @@ import {
   Client,
   type ClientDuplexStream,
   type ClientReadableStream,
+  connectivityState,
   credentials,
   Metadata,
   type ServiceError,
@@ -106,6 +107,12 @@ export class Channel implements Disposable {
 
   [Symbol.dispose](): void {
     this.#client.close();
+  }
+
+  /** False while the connection is lost and tried again. */
+  get isConnected(): boolean {
+    const state = this.#client.getChannel().getConnectivityState(false);
+    return state === connectivityState.READY || state === connectivityState.IDLE;
   }
 
   #method(service: string, method: string): MethodDefinition<object, object> {

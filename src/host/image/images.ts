@@ -110,6 +110,11 @@ export class Images implements AsyncDisposable {
     return new Images(options);
   }
 
+  /** From now on registries are reached so; what is under way goes on as it began. */
+  useRegistries(settings: readonly RegistrySettings[]): void {
+    this.#registry.useRegistries(settings);
+  }
+
   /** Ends every pull under way; they clean up after themselves. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closing.abort(new AppError("SHUTTING_DOWN", []));

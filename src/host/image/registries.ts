@@ -31,11 +31,22 @@ const connectTimeoutMs = 10_000;
 
 /** Registries as configured, and the connections to them. */
 export class Registries implements AsyncDisposable {
-  readonly #settings: ReadonlyMap<string, RegistrySettings>;
+  #settings: ReadonlyMap<string, RegistrySettings>;
   readonly #agents = new Map<string, Promise<Agent>>();
 
   constructor(settings: readonly RegistrySettings[]) {
-    this.#settings = new Map(settings.map((s) => [s.host, s]));
+    this.#settings = byHost(settings);
+  }
+
+  /** From now on; connections that are in use are closed when they are done. */
+  use(settings: readonly RegistrySettings[]): void {
+    this.#settings = byHost(settings);
+    for (const agent of this.#agents.values())
+      agent.then(
+        (open) => open.close(),
+        () => {},
+      );
+    this.#agents.clear();
   }
 
   /** Where to ask for `host/repository`, in order. */
@@ -73,6 +84,10 @@ export class Registries implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     for (const agent of this.#agents.values()) await (await agent).destroy();
   }
+}
+
+function byHost(settings: readonly RegistrySettings[]): ReadonlyMap<string, RegistrySettings> {
+  return new Map(settings.map((s) => [s.host, s]));
 }
 
 async function openAgent(host: string, caFile: string | undefined): Promise<Agent> {

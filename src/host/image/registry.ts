@@ -43,6 +43,10 @@ export class Registry implements AsyncDisposable {
     return new Repository(ref, endpoints, this.#transport, this.#authorizer, this.#log);
   }
 
+  useRegistries(settings: readonly RegistrySettings[]): void {
+    this.#registries.use(settings);
+  }
+
   [Symbol.asyncDispose](): Promise<void> {
     return this.#registries[Symbol.asyncDispose]();
   }

@@ -74,6 +74,7 @@ export class Link implements AsyncDisposable {
   /** Rejects when the connection is lost. */
   #lost: PromiseWithResolvers<never> = refusal();
   readonly #loop: Promise<void>;
+  readonly #begun = Promise.withResolvers<void>();
 
   constructor(options: LinkOptions) {
     this.#o = options;
@@ -86,6 +87,11 @@ export class Link implements AsyncDisposable {
   /** Called whenever the connection has come about, for the first time or again. */
   onUp(listener: (nats: Nats) => void): void {
     this.#listeners.push(listener);
+  }
+
+  /** Resolves when there has been a connection. */
+  get begun(): Promise<void> {
+    return this.#begun.promise;
   }
 
   /** The connection, null while there is none. */
@@ -151,6 +157,7 @@ export class Link implements AsyncDisposable {
     this.#nats = nats;
     this.#o.log.info({ server: nc.getServer() }, "the queue is kept by a NATS server");
     for (const listener of this.#listeners) listener(nats);
+    this.#begun.resolve();
     await nc.closed();
   }
 

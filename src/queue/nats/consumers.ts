@@ -1,8 +1,9 @@
-import { AckPolicy, DeliverPolicy } from "@nats-io/jetstream";
+import { AckPolicy, type ConsumerInfo, DeliverPolicy } from "@nats-io/jetstream";
 import { nanos } from "@nats-io/transport-node";
 import type { Lane } from "../store.ts";
 import { isServerError, type Nats } from "./connection.ts";
 import type { Layout } from "./layout.ts";
+import { count } from "./pull.ts";
 
 /** Of JetStream's errors: a consumer of that name is there, and has other settings. */
 const existsOtherwise = 10148;
@@ -36,6 +37,33 @@ export class Consumers {
     }
     await made;
     return name;
+  }
+
+  /**
+   * Begins consumers anew that take for done what is still there: a server that is killed may come back with a consumer
+   * that has forgotten what it had delivered. Whoever is delivered what somebody has, or what is not due, puts it back.
+   */
+  async mend(nats: Nats): Promise<void> {
+    const stream = this.#layout.stream("messages");
+    for await (const info of nats.jsm.consumers.list(stream)) {
+      const work = this.#layout.consumerOf(info.name);
+      if (!work || !(await this.#forgets(nats, info, `${work.lane}.${work.fn}.>`))) continue;
+      await nats.jsm.consumers.delete(stream, info.name);
+      this.forget(work.lane, work.fn);
+      await this.ensure(nats, work.lane, work.fn);
+    }
+  }
+
+  async #forgets(nats: Nats, before: ConsumerInfo, filter: string): Promise<boolean> {
+    const { stream_name: stream, name, ack_floor } = before;
+    const next_by_subj = this.#layout.subject("messages", filter);
+    const first = await nats.jsm.direct.getMessage(stream, { seq: 1, next_by_subj });
+    if (!first) return false;
+    if (first.seq <= ack_floor.stream_seq) return true;
+    const there = await count(nats, this.#layout, "messages", filter);
+    const after = await nats.jsm.consumers.info(stream, name);
+    const knows = ({ num_pending, num_ack_pending }: ConsumerInfo) => num_pending + num_ack_pending;
+    return there > Math.max(knows(before), knows(after));
   }
 
   async #make({ jsm }: Nats, name: string, filter: string): Promise<void> {

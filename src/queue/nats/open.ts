@@ -1,5 +1,5 @@
 import { mkdir, rm } from "node:fs/promises";
-import type { Clock } from "../../base/clock.ts";
+import { type Clock, within } from "../../base/clock.ts";
 import type { Logger } from "../../base/log.ts";
 import { Bodies } from "../bodies.ts";
 import { NatsBodies } from "./bodies.ts";
@@ -25,6 +25,9 @@ export interface NatsQueueOptions {
   readonly log: Logger;
 }
 
+/** Ms that the start waits for the server. */
+const firstMs = 1000;
+
 /** The queue on a NATS server. It comes up although the server is away, and tries to reach it from then on. */
 export async function openNatsQueue(options: NatsQueueOptions): Promise<{ store: NatsStore; bodies: NatsBodies }> {
   const { spillDir, reserve, prefix, ackWaitMs, clock, log } = options;
@@ -33,5 +36,7 @@ export async function openNatsQueue(options: NatsQueueOptions): Promise<{ store:
   const layout = new Layout(prefix);
   const link = new Link({ ...options, layout });
   const bodies = new NatsBodies(new Bodies(spillDir, reserve), link, layout);
-  return { bodies, store: new NatsStore({ link, layout, bodies, ackWaitMs, clock, log }) };
+  const store = new NatsStore({ link, layout, bodies, ackWaitMs, clock, log });
+  await within(link.begun, firstMs, clock);
+  return { bodies, store };
 }

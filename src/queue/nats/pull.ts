@@ -1,4 +1,4 @@
-import { AckPolicy, type ConsumerConfig, DeliverPolicy } from "@nats-io/jetstream";
+import { AckPolicy, DeliverPolicy } from "@nats-io/jetstream";
 import { createInbox, type Msg, type NatsConnection, nanos } from "@nats-io/transport-node";
 import type { Nats } from "./connection.ts";
 import type { Layout, StreamName } from "./layout.ts";
@@ -7,76 +7,85 @@ import type { Layout, StreamName } from "./layout.ts";
  * Ms of silence that end an answer without an end: a server that has miscounted, as 2.9 does when messages were removed
  * under a consumer, waits for those that are missing.
  */
-const silenceMs = 500;
-/** Ms for which what comes after that is still heard. */
-const lateMs = 5000;
+const silenceMs = 300;
+/** Ms after which the server removes a consumer that nobody reads from. */
+const idleMs = 5000;
 /** Messages that are asked for at once. */
 const pageSize = 500;
 
 /**
  * What a consumer has at this moment, `batch` at most. What the connection breaks off is delivered again later, as all
- * is that nobody acknowledges. Null when there is no such consumer. `late` is given what comes after the end.
+ * is that nobody acknowledges. Null when there is no such consumer.
  */
-export async function pull(
-  nc: NatsConnection,
-  stream: string,
-  consumer: string,
-  batch: number,
-  late: (msg: Msg) => void = () => {},
-): Promise<Msg[] | null> {
+export async function pull(nc: NatsConnection, stream: string, consumer: string, batch: number): Promise<Msg[] | null> {
   const found: Msg[] = [];
-  const { promise: ended, resolve: end } = Promise.withResolvers<"all" | "silence" | "nobody">();
-  let isOver = false;
-  const timer = setTimeout(() => end("silence"), silenceMs);
+  const { promise: ended, resolve: end } = Promise.withResolvers<boolean>();
+  // a server that is slow answers before it answers this
+  const flushed = () => end(true);
+  const timer = setTimeout(() => void nc.flush().then(flushed, flushed), silenceMs);
   const subscription = nc.subscribe(createInbox(), {
     callback: (error, msg) => {
-      if (error) return end("all");
+      if (error) return end(true);
       const status = msg.headers?.code ?? 0;
-      if (status === 503) return end("nobody");
-      if (status >= 400) return end("all"); // 404 and 408: there is no more
+      if (status === 503) return end(false); // nobody listens there
+      if (status >= 400) return end(true); // 404 and 408: there is no more
       if (status !== 0) return;
-      if (isOver) return late(msg);
       timer.refresh();
-      if (found.push(msg) === batch) end("all");
+      if (found.push(msg) === batch) end(true);
     },
   });
   const subject = `$JS.API.CONSUMER.MSG.NEXT.${stream}.${consumer}`;
   nc.publish(subject, JSON.stringify({ batch, no_wait: true }), { reply: subscription.getSubject() });
-  const how = await ended;
-  isOver = true;
+  const isThere = await ended;
   clearTimeout(timer);
-  const leave = () => void (nc.isClosed() || subscription.unsubscribe());
-  if (how === "silence") setTimeout(leave, lateMs).unref();
-  else leave();
-  return how === "nobody" ? null : found;
+  // with that the server forgets what it still waits for, and nothing is delivered here in vain
+  if (!nc.isClosed()) subscription.unsubscribe();
+  return isThere ? found : null;
 }
 
 /** The messages of a stream whose keys fit, oldest first, `limit` at most, without their payloads. */
 export async function scan(
-  { nc, jsm }: Nats,
+  nats: Nats,
   layout: Layout,
   name: StreamName,
   filter: string,
   limit: number,
 ): Promise<Msg[]> {
   const stream = layout.stream(name);
-  const config: Partial<ConsumerConfig> = {
+  await using reader = await openReader(nats, layout, name, filter);
+  const found: Msg[] = [];
+  const wanted = Math.min(limit, reader.count);
+  while (found.length < wanted) {
+    const page = await pull(nats.nc, stream, reader.name, Math.min(pageSize, wanted - found.length));
+    if (!page || page.length === 0) break;
+    found.push(...page);
+  }
+  return found;
+}
+
+/** How many messages of a stream have keys that fit. */
+export async function count(nats: Nats, layout: Layout, name: StreamName, filter: string): Promise<number> {
+  await using reader = await openReader(nats, layout, name, filter);
+  return reader.count;
+}
+
+/** A consumer that only looks; the server removes it when nobody disposes of it. */
+async function openReader({ jsm }: Nats, layout: Layout, name: StreamName, filter: string) {
+  const stream = layout.stream(name);
+  const { name: consumer, num_pending } = await jsm.consumers.add(stream, {
     filter_subject: layout.subject(name, filter),
     ack_policy: AckPolicy.None,
     deliver_policy: DeliverPolicy.All,
     headers_only: true,
     mem_storage: true,
     num_replicas: 1,
-    inactive_threshold: nanos(lateMs),
+    inactive_threshold: nanos(idleMs),
+  });
+  return {
+    name: consumer,
+    count: num_pending,
+    async [Symbol.asyncDispose]() {
+      void jsm.consumers.delete(stream, consumer).catch(() => {});
+    },
   };
-  const consumer = await jsm.consumers.add(stream, config);
-  const found: Msg[] = [];
-  const wanted = Math.min(limit, consumer.num_pending);
-  while (found.length < wanted) {
-    const page = await pull(nc, stream, consumer.name, Math.min(pageSize, wanted - found.length));
-    if (!page || page.length === 0) break;
-    found.push(...page);
-  }
-  void jsm.consumers.delete(stream, consumer.name).catch(() => {}); // else it ends by itself
-  return found;
 }

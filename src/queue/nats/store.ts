@@ -89,7 +89,7 @@ export class NatsStore implements QueueStore {
 
   watch(events: StoreEvents): void {
     this.#events = events;
-    if (this.#o.link.current) this.#behind.add(this.#announceAll());
+    if (this.#o.link.current) this.#behind.add(this.#announceAll()); // it came before anybody listened
   }
 
   async put(message: NewMessage): Promise<void> {
@@ -195,6 +195,7 @@ export class NatsStore implements QueueStore {
     return link.ask(async (nats) => {
       const buried = await bury(nats, layout, before, keep);
       await sweep(nats, layout, clock.now());
+      await this.#consumers.mend(nats);
       return buried;
     });
   }
@@ -235,8 +236,12 @@ export class NatsStore implements QueueStore {
     });
     this.#renew();
     for (const entry of this.#withdrawn) this.#withdrawNow(entry);
-    this.#behind.add(link.ask((nats) => sweep(nats, layout, clock.now())));
-    this.#behind.add(this.#announceAll());
+    const begin = async (nats: Nats) => {
+      await this.#consumers.mend(nats);
+      await this.#announceAll();
+      await sweep(nats, layout, clock.now());
+    };
+    this.#behind.add(link.ask(begin));
   }
 
   async #announceAll(): Promise<void> {
@@ -247,10 +252,7 @@ export class NatsStore implements QueueStore {
     const stream = this.#o.layout.stream("messages");
     for (const isLast of [false, true]) {
       const consumer = await this.#consumers.ensure(nats, lane, fn);
-      const delivered = await pull(nats.nc, stream, consumer, limit, (msg) => {
-        nak(msg, 1); // nobody waits for it any more: to be taken anew
-        setTimeout(() => this.#events?.available(lane, fn), overdueEveryMs).unref();
-      });
+      const delivered = await pull(nats.nc, stream, consumer, limit);
       if (delivered || isLast) return delivered ?? [];
       this.#consumers.forget(lane, fn);
     }

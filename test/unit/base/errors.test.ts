@@ -5,7 +5,7 @@ import { suite, test } from "node:test";
 import { pages, sentence } from "../../../scripts/build-docs.ts";
 import { AppError, isAppError, listErrors, messageOf, systemCode } from "../../../src/base/errors.ts";
 
-const docs = join(import.meta.dirname, "../../../docs");
+const root = join(import.meta.dirname, "../../..");
 
 suite("the catalogue of errors", () => {
   for (const { code, status, say } of listErrors()) {
@@ -22,11 +22,10 @@ suite("the catalogue of errors", () => {
   }
 
   for (const [file, text] of Object.entries(pages()))
-    test(`docs/${file} is what npm run build:docs writes`, () =>
-      assert.equal(readFileSync(join(docs, file), "utf8"), text));
+    test(`${file} is what npm run build:docs writes`, () => assert.equal(readFileSync(join(root, file), "utf8"), text));
 
   test("docs/errors.md lists exactly its codes and statuses", () => {
-    const page = readFileSync(join(docs, "errors.md"), "utf8");
+    const page = readFileSync(join(root, "docs/errors.md"), "utf8");
     const listed = [...page.matchAll(/^\| `(\w+)` \| (\d+) \|/gm)].map(([, code, status]) => `${code} ${status}`);
     assert.deepEqual(
       listed,

@@ -1,8 +1,10 @@
 /** What people see of nap, and what is its own: the rest is in wire.test.ts. */
 import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
 import { stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { suite, test } from "node:test";
+import { promisify } from "node:util";
 import { nap, openPlace, openRecordingServer, type RunOptions, type Scripted } from "../../support/nap.ts";
 import { tmpDir } from "../../support/tmp.ts";
 
@@ -46,6 +48,19 @@ const listed: Scripted[] = [{ status: 200, body: [web] }];
 const refusing: Scripted[] = [{ status: 400, body: "namespace x is not valid" }];
 const logLine = `${JSON.stringify({ name: "web", instance: "web.1.0", timestamp: "2026-03-01T12:00:00Z", text: "a\x1b[2Jb\tc\x9b" })}\n`;
 const logged: Scripted[] = [{ status: 200, body: logLine }];
+
+const queued = {
+  ...{ callId: "id-1", function: "web", namespace: "fn", kind: "call", state: "queued", attempts: 1, bytes: 3 },
+  ...{ target: "/", createdAt: "2026-01-01T00:00:00Z", dueAt: "2026-01-01T00:00:00Z", lastStatus: 503 },
+};
+const run = {
+  ...{ callId: "run-1", trigger: "schedule", result: "failed", status: 500, error: null, duration: 0.5 },
+  ...{ scheduledAt: "2026-01-01T00:00:00.000Z", startedAt: "2026-01-01T00:00:00.002Z" },
+};
+const tick = {
+  ...{ name: "tick", namespace: "fn", overlap: "allow", missed: "skip", async: false, errors: [], runs: [run] },
+  schedules: [{ expression: "@hourly", timeZone: null, next: "2026-01-01T00:00:00Z" }],
+};
 
 const rows: Row[] = [
   {
@@ -237,7 +252,198 @@ spec:
     team: blue
 `,
   },
-  { says: "completion knows the commands", args: ["completion", "bash"], stdout: /compgen -W "login logout list / },
+  {
+    says: "a table of wide characters is straight",
+    args: ["list"],
+    server: [
+      {
+        status: 200,
+        body: [
+          { ...web, name: "日本" },
+          { ...web, name: "e\u0301a" },
+        ],
+      },
+    ],
+    stdout:
+      "FUNCTION  INVOCATIONS  REPLICAS  STATE\ne\u0301a                  7         1  Asleep\n日本                7         1  Asleep\n",
+  },
+  {
+    says: "wide characters are cut where they do not fit",
+    args: ["list"],
+    server: [{ status: 200, body: [{ ...web, name: "日本語の関数の長い名前" }] }],
+    options: { terminal: 45, env: { NO_COLOR: "1" } },
+    stdout: "FUNCTION        INVOCATIONS  REPLICAS  STATE\n日本語の関数…             7         1  Asleep\n",
+  },
+  {
+    says: "NO_COLOR takes colours away",
+    args: ["list"],
+    server: listed,
+    options: { terminal: 80, env: { NO_COLOR: "1" } },
+    stdout: /^FUNCTION/,
+  },
+  {
+    says: "FORCE_COLOR puts them into a pipe",
+    args: ["list"],
+    server: listed,
+    options: { env: { FORCE_COLOR: "1", NO_COLOR: "1" } },
+    stdout: /^.\[1mFUNCTION/,
+  },
+  {
+    says: "FORCE_COLOR=0 takes them away",
+    args: ["list"],
+    server: listed,
+    options: { terminal: 80, env: { FORCE_COLOR: "0" } },
+    stdout: /^FUNCTION/,
+  },
+  {
+    says: "FAAS_DEBUG tells the requests, without credentials",
+    args: ["list", "-k", "SECRET"],
+    server: listed,
+    options: { env: { FAAS_DEBUG: "1" } },
+    stderr: /^GET http:\/\/127\.0\.0\.1:\d+\/system\/functions: 200, \d+ ms\n$/,
+  },
+  {
+    says: "remove tells as JSON what became of each",
+    args: ["remove", "web", "api", "--json"],
+    server: [{ status: 202, times: 1 }, { status: 404 }],
+    exit: 1,
+    stdout: /"status": "removed".*"status": "failed",\n {4}"error": "function \w+ does not exist"/s,
+  },
+  {
+    says: "scale tells as JSON what it did",
+    args: ["scale", "web", "3", "--json"],
+    server: [{ status: 202 }],
+    stdout: `{\n  "name": "web",\n  "replicas": 3\n}\n`,
+  },
+  {
+    says: "a secret that is no text is sent byte for byte",
+    args: ["secret", "create", "s"],
+    options: { stdin: Buffer.from([0xff, 0x0a]) },
+    server: [{ status: 202 }],
+    requests: ['POST /system/secrets {"name":"s","value":"\ufffd","rawValue":"/wo="}'],
+  },
+  {
+    says: "invoke --async tells the call's id",
+    args: ["invoke", "web", "--async", "-d", "x"],
+    server: [{ status: 202, headers: { "X-Call-Id": "id-1" } }],
+    stdout: "id-1\n",
+    requests: ["POST /async-function/web x"],
+  },
+  {
+    says: "invoke --async --wait shows the result",
+    args: ["invoke", "web", "--async", "--wait", "-d", "x"],
+    server: [
+      { status: 202, method: "POST", headers: { "X-Call-Id": "id-1" } },
+      { status: 202, path: "/system/queue/id-1/result", body: [queued], times: 2 },
+      { status: 200, headers: { "X-Function-Status": "200" }, body: "done" },
+    ],
+    stdout: "done",
+    requests: ["POST /async-function/web x", ...Array(3).fill("GET /system/queue/id-1/result ")],
+  },
+  {
+    says: "a result that is none ends with 1",
+    args: ["queue", "result", "id-1", "--json"],
+    server: [{ status: 200, headers: { "X-Function-Status": "500", "X-Duration-Seconds": "0.25" }, body: "bad" }],
+    exit: 1,
+    stdout: `{\n  "callId": "id-1",\n  "status": 500,\n  "seconds": 0.25,\n  "body": "bad"\n}\n`,
+    stderr: "nap: call id-1 was answered 500\n",
+  },
+  {
+    says: "invoke --json has status, headers and body",
+    args: ["invoke", "web", "--json", "-d", ""],
+    server: [{ status: 200, headers: { "X-A": "1" }, body: "hi" }],
+    stdout: /^\{\n {2}"status": 200,\n {2}"headers": \{\n {4}"x-a": "1",.*"body": "hi"\n\}\n$/s,
+  },
+  {
+    says: "the queue is a table",
+    args: ["queue", "list", "web", "-n", "dev"],
+    server: [{ status: 200, body: [queued, { ...queued, callId: "id-2", kind: "callback", state: "dead" }] }],
+    stdout:
+      /^CALL {2}FUNCTION {8}STATE {3}TRIES {2}AGE +LAST\nid-1 {2}web {13}queued {6}1 {2}\d+\w {2}status 503, next in 0s\nid-2 {2}web \(callback\) {2}dead/,
+    requests: ["GET /system/queue?function=web&limit=100&namespace=dev "],
+  },
+  {
+    says: "queue describe has all of a call",
+    args: ["queue", "describe", "id-1"],
+    server: [{ status: 200, body: [queued] }],
+    stdout:
+      /^Call: {9}id-1\nKind: {9}call\nFunction: {5}web\.fn\nState: {8}queued\nAttempts: {5}1\nLast status: {2}503\n/,
+    requests: ["GET /system/queue/id-1 "],
+  },
+  {
+    says: "queue retry of all goes through the dead ones",
+    args: ["queue", "retry", "--all", "--function", "web"],
+    server: [{ status: 200, method: "GET", body: [{ ...queued, state: "dead" }] }, { status: 202 }],
+    stdout: "id-1 queued again\n",
+    requests: ["GET /system/queue?function=web&limit=1000&state=dead ", "POST /system/queue/id-1/retry "],
+  },
+  {
+    says: "queue drop drops nothing that is not given up",
+    args: ["queue", "drop", "id-1"],
+    server: [{ status: 200, method: "GET", body: [queued] }, { status: 202 }],
+    exit: 1,
+    stderr: "nap: call id-1: it is queued; nap queue cancel id-1 removes it\n",
+    requests: ["GET /system/queue/id-1 "],
+  },
+  {
+    says: "queue cancel ends what waits",
+    args: ["queue", "cancel", "id-1"],
+    server: [{ status: 200, method: "GET", body: [queued] }, { status: 202 }],
+    stdout: "id-1 cancelled\n",
+    requests: ["GET /system/queue/id-1 ", "DELETE /system/queue/id-1 "],
+  },
+  {
+    says: "queue stats counts",
+    args: ["queue", "stats"],
+    server: [
+      {
+        status: 200,
+        path: "/system/queue-stats",
+        body: [{ function: "web", namespace: "fn", kind: "call", queued: 7, running: 1, dead: 2, oldestAt: null }],
+      },
+    ],
+    stdout: /^FUNCTION {2}QUEUED {2}RUNNING {2}DEAD {2}OLDEST\nweb {12}7 {8}1 {5}2\n$/,
+  },
+  {
+    says: "schedules are a table",
+    args: ["cron", "list"],
+    server: [{ status: 200, body: [tick] }],
+    stdout:
+      /^FUNCTION {2}SCHEDULE {2}NEXT {3}LAST {6}RESULT\ntick {6}@hourly {3}in 0s {2}\d+d ago {2}failed: status 500\n$/,
+  },
+  {
+    says: "cron run --wait fails with the run",
+    args: ["cron", "run", "tick", "--wait"],
+    server: [
+      { status: 202, method: "POST", path: "/system/cron/tick/run", body: { ...run, result: "running" } },
+      { status: 200, path: "/system/cron", body: [tick] },
+    ],
+    exit: 1,
+    stderr: "nap: tick: failed: status 500; nap logs tick may say more\n",
+  },
+  {
+    says: "cron history is a table of runs",
+    args: ["cron", "history", "tick"],
+    server: [{ status: 200, body: [tick] }],
+    stdout:
+      /^FUNCTION {2}TIME +BY +RESULT +TOOK +CALL\ntick +2026-01-01T00:00:00\.002Z {2}schedule +failed: status 500 +0\.5 s +run-1\n$/,
+  },
+  {
+    says: "the store that comes with nap can be searched",
+    args: ["store", "search", "sha-512", "--builtin", "--platform", "linux/arm64"],
+    stdout: /^FUNCTION {2}AUTHOR +DESCRIPTION\nshasum +openfaas +SHA-512\n$/,
+    requests: [],
+  },
+  {
+    says: "a function of the store is deployed for the gateway's machine",
+    args: ["store", "deploy", "env", "--builtin", "--wait=false"],
+    server: [{ status: 200, path: "/system/info", body: { arch: "arm64" } }, { status: 202 }],
+    requests: [
+      "GET /system/info ",
+      'PUT /system/functions {"service":"env","image":"ghcr.io/openfaas/alpine:latest","envProcess":"env","labels":{},"annotations":{}}',
+    ],
+  },
+  { says: "completion knows the commands", args: ["completion", "bash"], stdout: /words="login logout list / },
 ];
 
 suite("nap", () => {
@@ -259,6 +465,29 @@ suite("nap", () => {
       const requests = server.seen().map((r) => `${r.method} ${r.path}${r.query && `?${r.query}`} ${r.body}`);
       if (row.requests) assert.deepEqual(requests, row.requests, told);
     });
+
+  const completed: readonly (readonly [line: string, words: string])[] = [
+    ["nap q", "queue"],
+    ["nap queue ", "list describe retry drop cancel stats result"],
+    ["nap queue list --st", "--state"],
+    ["nap queue retry ", "id-1"],
+    ["nap rm w", "web"],
+    ["nap store search --b", "--builtin"],
+  ];
+  test("bash completes commands, flags and names", async () => {
+    await using dir = await tmpDir();
+    const { stdout: script } = await nap(await openPlace(dir.path), ["completion", "bash"]);
+    const stub = 'nap() { case "$*" in "list -q") echo web api ;; "queue list -q") echo id-1 ;; esac; }';
+    const asking = completed.map(([line]) => {
+      const words = line.split(" ").map((word) => `"${word}"`);
+      return `COMP_WORDS=(${words.join(" ")}); COMP_CWORD=${words.length - 1}; _nap; echo "\${COMPREPLY[*]}"`;
+    });
+    const { stdout } = await promisify(execFile)("bash", ["-c", [script, stub, ...asking].join("\n")]);
+    assert.deepEqual(
+      stdout.trimEnd().split("\n"),
+      completed.map(([, words]) => words),
+    );
+  });
 
   test("logins survive another client's spelling, and a file that was open to others is closed", async () => {
     await using dir = await tmpDir();

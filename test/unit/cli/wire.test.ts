@@ -39,7 +39,7 @@ const { scenarios }: { scenarios: Scenario[] } = JSON.parse(
 /** Scenarios that are replayed elsewhere, or nowhere. */
 const notHere: readonly (readonly [id: RegExp, why: string])[] = [
   [/^(template|new|build|push|publish|up|local-run)\./, "building and templates"],
-  [/^deploy\.yaml\.tag-sha$/, "--tag belongs to building"],
+  [/^deploy\.yaml\.tag-sha$/, "the recording's commit cannot be made again; build.test.ts has --tag"],
   [/^invoke\.(401-iam-realm|auth-flag)$/, "a token exchange of the commercial gateway, which no single node has"],
 ];
 

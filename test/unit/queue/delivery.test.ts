@@ -9,6 +9,7 @@ import { openLog } from "../../../src/base/log.ts";
 import { asyncDefaults } from "../../../src/functions/async-policy.ts";
 import { openInternalCalls } from "../../../src/invoke/internal.ts";
 import { Bodies, emptyBody } from "../../../src/queue/bodies.ts";
+import { openDelivery } from "../../../src/queue/delivery.ts";
 import { Guard } from "../../../src/queue/guard.ts";
 import { type FunctionLimits, Queue } from "../../../src/queue/queue.ts";
 import { Results } from "../../../src/queue/results.ts";
@@ -176,6 +177,22 @@ suite("asynchronous calls that are delivered", () => {
     await t.empty();
     await assert.rejects(t.queue().result("a"), (e) => isAppError(e, "RESULT_NOT_KEPT"));
     assert.equal(calls, 1);
+  });
+
+  test("an attempt that our own disk has failed is made again", async () => {
+    await using dir = await tmpDir();
+    const bodies = new Bodies(dir.path);
+    bodies.drop = () => Promise.reject(new Error("input/output error"));
+    const attempt = openDelivery({
+      ...{ bodies, results: {} as Results, guard: new Guard([], []), maxBodyBytes: 9, maxResultBytes: 9 },
+      deliver: openInternalCalls((_req, res) => void res.writeHead(500).end("body"), 16_384),
+      ...{ defaultNamespace: "fn", clock: systemClock, log: openLog("silent") },
+      policy: () => asyncDefaults,
+    });
+    const message = { lane: "call", callId: "a", fn: "web.fn", target: "/", headers: [], body: emptyBody } as const;
+    const taken = { ...message, callback: "http://203.0.113.1/", created: 1, seq: 1, attempts: 1 };
+    const { to, error } = await attempt(taken, new AbortController().signal);
+    assert.deepEqual([to, error], ["queued", "input/output error"]);
   });
 
   test("of one that is taken away while it runs nothing stays", async () => {
