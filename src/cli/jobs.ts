@@ -141,8 +141,8 @@ async function folderRecipes(
   folder: string,
   flags: PlanFlags,
 ): Promise<{ recipe: () => Promise<Recipe>; remark: string } | { dockerfile: string }> {
-  const process = flags.process ?? flags.fprocess;
-  if (flags.lang) return ofTemplate(flags.lang, `template ${flags.lang}`);
+  const { process, lang } = flags;
+  if (lang) return ofTemplate(lang, `template ${lang}`);
   if (process) return ofScript(process, flags.base ?? baseFor(process), `runs ${process}`);
   const guessed = await guessFolder(folder, { mayBuild: flags.builder !== false });
   if (guessed.kind === "builder") return { dockerfile: guessed.why };
