@@ -1,8 +1,9 @@
 import { setTimeout as delay } from "node:timers/promises";
+import { refused } from "./answers.ts";
 import type { Context } from "./context.ts";
 import type { Deployment } from "./deployment.ts";
 import { Failure } from "./failure.ts";
-import { type Gateway, refused } from "./gateway.ts";
+import type { Gateway } from "./gateway.ts";
 import { printJson } from "./output.ts";
 import { tellPull } from "./pull-progress.ts";
 import { getFunction, publicName, settled } from "./status.ts";

@@ -151,4 +151,25 @@ suite("nap and buildah", () => {
     const answer = await world.call("/function/shouting", { method: "POST", body: "quiet" });
     assert.deepEqual([answer.status, answer.text], [200, "QUIET"]);
   });
+
+  test("nap up builds what needs it: for its registry where it names one, else for napd; and again after an edit", async () => {
+    const base = ["--build-arg", `BASE=${env.BASE_IMAGE}`];
+    await writeFile(`${cwd}/shouting/handler.sh`, "handle() { rev; }\n");
+    await nap(["up", "-f", "shout.yaml", ...base]);
+    const call = async (name: string) =>
+      (await world.call(`/function/${name}`, { method: "POST", body: "quiet" })).text;
+    assert.equal((await call("shouting")).trim(), "teiuq");
+
+    await mkdir(`${cwd}/plain`);
+    await writeFile(`${cwd}/plain/Dockerfile`, "ARG BASE\nFROM $BASE\nCOPY text /text\n");
+    for (const text of ["one\n", "two\n"]) {
+      await writeFile(`${cwd}/plain/text`, text);
+      const [done] = JSON.parse(await nap(["up", "plain", "--fprocess", "cat /text", "--json", ...base]));
+      assert.deepEqual(
+        done.steps.map((s: { step: string }) => s.step.replace("updated", "created")),
+        ["built by buildah", "sent", "created"],
+      );
+      assert.equal(await call("plain"), text);
+    }
+  });
 });
