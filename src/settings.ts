@@ -165,7 +165,10 @@ function fail(rule: string): never {
 /** Every setting of napd, by section. This table is what `--print-config` and the reference print. */
 export const settings = {
   gateway: {
-    listen: listen({ host: "0.0.0.0", port: 8080 }, "Address and port of the gateway and the API."),
+    listen: listen(
+      { host: "0.0.0.0", port: 8080 },
+      "Address and port of the gateway and the API, unless napd.socket says where.",
+    ),
     upstream_timeout: live(
       duration(
         60_000,

@@ -4,7 +4,9 @@ import { execFile } from "node:child_process";
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { after, before, suite, test } from "node:test";
 import { promisify } from "node:util";
+import { startChild, waitReady } from "../../scripts/child.ts";
 import { baseLayer, type LayerEntry, librariesOf, writeOciArchive } from "../../scripts/oci-image.ts";
+import { freePort } from "../support/free-port.ts";
 import { openRegistry, type Registry } from "../support/registry.ts";
 import { commitFiles } from "../support/template-repository.ts";
 import { openWorld, type World } from "../support/world.ts";
@@ -97,6 +99,26 @@ suite("nap and buildah", () => {
     assert.deepEqual([about.status, about.text], [200, "<p>about</p>\n"]);
     assert.match((await world.call("/function/site/")).text, /<h1>Hello<\/h1>/);
     assert.equal((await world.call("/function/site/../README.md")).status, 404);
+  });
+
+  test("one of them runs without a gateway, until Ctrl-C", async () => {
+    const port = await freePort();
+    const logFile = `${world.dir}/local-run.log`;
+    const entry = `${import.meta.dirname}/../../src/nap.ts`;
+    const args = ["-C", cwd, process.execPath, entry, "local-run", "script", "--build=false", "-p", String(port)];
+    await using running = await startChild("env", args, { env, logFile });
+    const call = () => fetch(`http://127.0.0.1:${port}/x`, { method: "POST", body: "hi" }).then((r) => r.text());
+    const isUp = () =>
+      call().then(
+        () => true,
+        () => false,
+      );
+    await waitReady(running, isUp, { what: "the function", timeoutMs: 60_000, logFile });
+    assert.equal(await call(), "Hello from bash: POST /x\nhi");
+    process.kill(running.pid, "SIGINT");
+    assert.deepEqual(await running.exited, { code: 0, signal: null }, await readFile(logFile, "utf8"));
+    assert.equal((await exec("buildah", ["containers", "--quiet"], { env })).stdout, "");
+    await assert.rejects(call());
   });
 
   test("a template of a git repository is fetched, built unchanged, pushed to a registry and deployed from there", async () => {

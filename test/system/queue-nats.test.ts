@@ -97,6 +97,7 @@ suite("asynchronous calls on a NATS server", () => {
         async () => refusals.length,
         (n) => n > kill,
       );
+      assert.equal((await fetch(worlds[0].metricsUrl)).status, 200);
       await server.start();
     }
     isOver = true;

@@ -44,7 +44,8 @@ interface Held {
   readonly run: Run;
   /** Of the run, in its stream. */
   record: number;
-  delivery: Msg;
+  /** Where it is said what becomes of it. */
+  reply: string;
   /** The message that follows, ready to be published. */
   next?: Packed;
   /** Its removal was asked for, and the answer did not come. */
@@ -54,6 +55,8 @@ interface Held {
 /** How often those are asked for again that should have been delivered again by now, and for how long, ms. */
 const overdueEveryMs = 100;
 const overdueForMs = 2000;
+/** How often, at most, consumers are looked at, ms. */
+const minMendMs = 5000;
 
 /**
  * The queue on a NATS server with JetStream, which several machines may share. What one has taken it keeps by signs of
@@ -68,14 +71,16 @@ export class NatsStore implements QueueStore {
   /** In records: which napd it is. */
   readonly #id = newId();
   readonly #held = new Map<number, Held>();
+  /** On their way to be held. */
+  readonly #beginning = new Set<number>();
   /** When what waits for its next attempt is due, as far as this machine put it off; by lane and function. */
   readonly #putOff = new Map<string, Map<number, number>>();
   /** What was published without an answer, and whoever asked was told that it was not. */
   readonly #withdrawn = new Set<{ key: Key; bodyId: string | undefined }>();
   readonly #behind: Pending;
   readonly #renewing: NodeJS.Timeout;
+  readonly #mending: NodeJS.Timeout;
   #events: StoreEvents | null = null;
-  #counting: Promise<Depth[]> | null = null;
 
   constructor(options: NatsStoreOptions) {
     this.#o = options;
@@ -84,6 +89,11 @@ export class NatsStore implements QueueStore {
       options.log.debug({ err: messageOf(e) }, "something was not removed from the queue's server; it is swept later"),
     );
     this.#renewing = setInterval(() => this.#renew(), options.ackWaitMs / 3).unref();
+    const mend = () => options.link.ask((nats) => this.#consumers.mend(nats));
+    this.#mending = setInterval(
+      () => void (options.link.current && this.#behind.add(mend())),
+      Math.max(options.ackWaitMs, minMendMs),
+    ).unref();
     options.link.onUp((nats) => this.#up(nats));
   }
 
@@ -108,7 +118,7 @@ export class NatsStore implements QueueStore {
 
   /** None while the server is away: `watch` tells when there are some again. */
   async take(lane: Lane, fn: string, limit: number, now: number): Promise<Taken> {
-    const { link } = this.#o;
+    const { link, log } = this.#o;
     const messages: Message[] = [];
     let isMore = false;
     try {
@@ -116,7 +126,10 @@ export class NatsStore implements QueueStore {
       isMore = delivered.length >= limit;
       const begun = await Promise.allSettled(delivered.map((msg) => link.ask((nats) => this.#begin(nats, msg, now))));
       // what could not be begun is delivered again
-      for (const one of begun) if (one.status === "fulfilled" && one.value) messages.push(one.value);
+      for (const one of begun) {
+        if (one.status === "rejected") log.warn({ fn, err: messageOf(one.reason) }, "a message could not be taken");
+        else if (one.value) messages.push(one.value);
+      }
     } catch (e) {
       if (!isAppError(e, "QUEUE_SERVER")) throw e;
     }
@@ -134,12 +147,7 @@ export class NatsStore implements QueueStore {
   }
 
   depths(): Promise<readonly Depth[]> {
-    this.#counting ??= this.#o.link
-      .ask((nats) => depths(nats, this.#o.layout))
-      .finally(() => {
-        this.#counting = null;
-      });
-    return this.#counting;
+    return this.#o.link.ask((nats) => depths(nats, this.#o.layout));
   }
 
   list(filter: MessageFilter): Promise<readonly MessageInfo[]> {
@@ -195,7 +203,6 @@ export class NatsStore implements QueueStore {
     return link.ask(async (nats) => {
       const buried = await bury(nats, layout, before, keep);
       await sweep(nats, layout, clock.now());
-      await this.#consumers.mend(nats);
       return buried;
     });
   }
@@ -204,11 +211,12 @@ export class NatsStore implements QueueStore {
   async [Symbol.asyncDispose](): Promise<void> {
     const { link, layout, clock } = this.#o;
     clearInterval(this.#renewing);
+    clearInterval(this.#mending);
     const nats = link.current;
     if (nats) {
-      const release = async ({ key, run, record, delivery }: Held) => {
+      const release = async ({ key, run, record, reply }: Held) => {
         await writeRun(nats, layout, key, { ...run, state: "queued", due: clock.now() }, record);
-        delivery.respond("-NAK");
+        link.say(reply, "-NAK");
       };
       await Promise.allSettled([...this.#held.values()].map((held) => link.ask(() => release(held))));
       await this.#behind.settled();
@@ -232,7 +240,10 @@ export class NatsStore implements QueueStore {
     });
     // asked by others before they take over what this one has
     nc.subscribe(this.#aliveSubject(this.#id), {
-      callback: (error, msg) => void (error || msg.respond(this.#held.has(Number(msg.string())) ? "yes" : "no")),
+      callback: (error, msg) => {
+        const seq = Number(msg.string());
+        if (!error) link.say(msg.reply!, this.#held.has(seq) || this.#beginning.has(seq) ? "yes" : "no");
+      },
     });
     this.#renew();
     for (const entry of this.#withdrawn) this.#withdrawNow(entry);
@@ -250,26 +261,39 @@ export class NatsStore implements QueueStore {
 
   async #pull(nats: Nats, lane: Lane, fn: string, limit: number): Promise<Msg[]> {
     const stream = this.#o.layout.stream("messages");
-    for (const isLast of [false, true]) {
-      const consumer = await this.#consumers.ensure(nats, lane, fn);
-      const delivered = await pull(nats.nc, stream, consumer, limit);
-      if (delivered || isLast) return delivered ?? [];
-      this.#consumers.forget(lane, fn);
-    }
-    return [];
+    const consumer = await this.#consumers.ensure(nats, lane, fn);
+    const { found, end } = await pull(nats.nc, stream, consumer, limit);
+    if (end === "all") return found;
+    // it is not there, or it waits for messages that are gone and so may have forgotten others
+    if (end === "nobody") this.#consumers.forget(lane, fn);
+    else await this.#consumers.renew(nats, lane, fn);
+    const again = await this.#consumers.ensure(nats, lane, fn);
+    return [...found, ...(await pull(nats.nc, stream, again, limit - found.length)).found];
   }
 
   /** Makes a delivered message ours; null when it is not for now, or not for us. */
   async #begin(nats: Nats, delivery: Msg, now: number): Promise<Message | null> {
-    const { layout } = this.#o;
-    const { seq, deliveries } = deliveryOf(delivery);
+    const { seq } = deliveryOf(delivery);
     const held = this.#held.get(seq);
     if (held) {
       // the server took us for dead; the attempt goes on
-      held.delivery = delivery;
-      delivery.respond("+WPI");
+      held.reply = delivery.reply!;
+      this.#o.link.say(held.reply, "+WPI");
       return null;
     }
+    if (this.#beginning.has(seq)) return null;
+    this.#beginning.add(seq);
+    try {
+      return await this.#claim(nats, delivery, now);
+    } finally {
+      this.#beginning.delete(seq);
+    }
+  }
+
+  async #claim(nats: Nats, delivery: Msg, now: number): Promise<Message | null> {
+    const { layout } = this.#o;
+    const { seq, deliveries } = deliveryOf(delivery);
+    const reply = delivery.reply!;
     const key = layout.keyOf(delivery.subject);
     const { lane, fn } = partsOf(key);
     const unread: Run = { seq, attempts: 1, state: "running", due: now, status: null, error: null, by: this.#id };
@@ -278,24 +302,24 @@ export class NatsStore implements QueueStore {
     if (record === null) {
       const before = await readRun(nats, layout, key);
       if (before?.state === "queued" && before.due > now) {
-        this.#putOffUntil(delivery, seq, lane, fn, before.due, now);
+        this.#putOffUntil(reply, seq, lane, fn, before.due, now);
         return null;
       }
       if (before?.state === "running" && before.by !== this.#id && (await this.#isAlive(nats, before.by, seq))) {
-        nak(delivery, this.#o.ackWaitMs);
+        this.#nak(reply, this.#o.ackWaitMs);
         return null;
       }
       const { status = null, error = null, attempts = 0 } = before ?? {};
       run = { ...unread, attempts: attempts + 1, status, error };
       record = await writeRun(nats, layout, key, run, before?.record ?? 0);
       if (record === null) {
-        nak(delivery, overdueEveryMs);
+        this.#nak(reply, overdueEveryMs);
         return null;
       }
     }
     this.#putOff.get(`${lane} ${fn}`)?.delete(seq);
     const { info, message } = unpack(key, seq, run.attempts, delivery);
-    this.#held.set(seq, { key, info, payload: delivery.data, run, record, delivery, isLeaving: false });
+    this.#held.set(seq, { key, info, payload: delivery.data, run, record, reply, isLeaving: false });
     return message;
   }
 
@@ -317,7 +341,7 @@ export class NatsStore implements QueueStore {
     const record = await link.ask((nats) => writeRun(nats, layout, held.key, run, held.record));
     if (record === null) return false;
     const { lane, fn } = partsOf(held.key);
-    this.#putOffUntil(held.delivery, seq, lane, fn, due, clock.now());
+    this.#putOffUntil(held.reply, seq, lane, fn, due, clock.now());
     return true;
   }
 
@@ -365,8 +389,8 @@ export class NatsStore implements QueueStore {
     if (!there?.header.toString().includes(body.id)) this.#removeBody(held.next.info);
   }
 
-  #putOffUntil(delivery: Msg, seq: number, lane: Lane, fn: string, due: number, now: number): void {
-    nak(delivery, Math.max(1, due - now));
+  #putOffUntil(reply: string, seq: number, lane: Lane, fn: string, due: number, now: number): void {
+    this.#nak(reply, Math.max(1, due - now));
     const key = `${lane} ${fn}`;
     const dues = this.#putOff.get(key) ?? new Map<number, number>();
     this.#putOff.set(key, dues.set(seq, due));
@@ -388,7 +412,12 @@ export class NatsStore implements QueueStore {
 
   /** Signs of life for all that runs here. */
   #renew(): void {
-    if (this.#o.link.current) for (const { delivery } of this.#held.values()) delivery.respond("+WPI");
+    for (const { reply } of this.#held.values()) this.#o.link.say(reply, "+WPI");
+  }
+
+  /** Has the server deliver a message again after `ms`, to anybody. */
+  #nak(reply: string, ms: number): void {
+    this.#o.link.say(reply, `-NAK ${JSON.stringify({ delay: Math.round(ms) * 1_000_000 })}`);
   }
 
   #forget(seq: number): void {
@@ -401,7 +430,7 @@ export class NatsStore implements QueueStore {
   }
 
   #tell(what: "wake" | "gone", content: object): void {
-    this.#o.link.current?.nc.publish(this.#o.layout.notice(what), JSON.stringify(content));
+    this.#o.link.say(this.#o.layout.notice(what), JSON.stringify(content));
   }
 
   #removeBody({ body }: Info): void {
@@ -427,9 +456,4 @@ export class NatsStore implements QueueStore {
 
 async function purgeKey(jsm: Nats["jsm"], layout: Layout, name: "messages" | "dead", key: Key): Promise<void> {
   await jsm.streams.purge(layout.stream(name), { filter: layout.subject(name, key) });
-}
-
-/** Has the server deliver a message again after `ms`, to anybody. */
-function nak(delivery: Msg, ms: number): void {
-  delivery.respond(`-NAK ${JSON.stringify({ delay: Math.round(ms) * 1_000_000 })}`);
 }

@@ -1,6 +1,6 @@
 /** Commands that make functions and images, against builders that only write down what they are asked. */
 import assert from "node:assert/strict";
-import { mkdir, readdir, readFile, stat, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, stat, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { suite, test } from "node:test";
 import { type FakeBuilder, fakeBuilder } from "../../support/fake-builder.ts";
@@ -107,8 +107,8 @@ suite("nap build", () => {
         assert.equal((await run([...args, "--builder", "buildah", "--no-cache", "--pull"])).exit, 0);
         const [cached, fresh] = await asked();
         const rest = "--secret id=pip,src=pip.conf --tag docker.io/acme/one:1 .";
-        assert.equal(cached, `buildah build --layers --pull=false ${flags} ${rest}`);
-        assert.equal(fresh, `buildah build --no-cache ${flags} --pull ${rest}`);
+        assert.equal(cached, `buildah build --layers --force-rm --pull=false ${flags} ${rest}`);
+        assert.equal(fresh, `buildah build --force-rm --no-cache ${flags} --pull ${rest}`);
       },
       ["buildah"],
     );
@@ -129,6 +129,21 @@ suite("nap build", () => {
       const ran = await run(["build", "--builder", "docker"], { env: { DOCKER_FAIL: "build" } });
       assert.equal(ran.exit, 1);
       assert.match(ran.stderr, /docker build ended with 3\n +step 3 went wrong/);
+    });
+  });
+
+  test("what a builder says is shown on a terminal, without moving its cursor", async () => {
+    await bench(project, async ({ run, place }) => {
+      const bin = join(place.home, "bin/docker");
+      await writeFile(bin, (await readFile(bin, "utf8")).replace("exit 0", "printf 'step\\033[2J one\\n'"));
+      const live = await run(["build", "--builder", "docker"], { terminal: 80 });
+      assert.ok(live.stderr.includes("step\\x1b[2J one"), live.stderr);
+      assert.ok(live.stderr.includes("\x1b[32mbuilt\x1b[39m acme/one:1 "), live.stderr);
+      const plain = await run(["build", "--builder", "docker", "--verbose"], { terminal: 80, env: { NO_COLOR: "1" } });
+      assert.match(plain.stderr, /^one \| step\\x1b\[2J one$/m);
+      assert.match(plain.stderr, /^two {2}built acme\/two:latest /m);
+      const quiet = await run(["build", "--builder", "docker", "--quiet"], { terminal: 80 });
+      assert.equal(quiet.stderr + quiet.stdout, "");
     });
   });
 
@@ -215,7 +230,7 @@ suite("nap push and publish", () => {
         const list = "localhost/nap-publish/acme/two:latest";
         assert.deepEqual(await asked(), [
           `buildah manifest rm ${list}`,
-          `buildah build --platform=linux/amd64,linux/arm64 --layers --pull=false --manifest ${list} .`,
+          `buildah build --platform=linux/amd64,linux/arm64 --layers --force-rm --pull=false --manifest ${list} .`,
           `buildah manifest push --all ${list} docker://docker.io/acme/two:latest`,
           `buildah manifest push --all ${list} docker://docker.io/acme/two:v1`,
         ]);
@@ -255,16 +270,43 @@ suite("nap local-run", () => {
     });
   });
 
+  test("runs it with buildah on this machine's network, and leaves no container", async () => {
+    await bench(
+      project,
+      async ({ run, asked, place }) => {
+        const bin = join(place.home, "bin/buildah");
+        const inspected = { OCIv1: { config: { Entrypoint: ["/bin/wd"], Cmd: ["a b"] } } };
+        await writeFile(
+          bin,
+          `${(await readFile(bin, "utf8")).replace("exit 0", `[ "$1" = inspect ] && echo '${JSON.stringify(inspected)}'\nexit 0`)}`,
+        );
+        const ran = await run(["local-run", "two", "--builder", "buildah", "--build=false", "-p", "8099"]);
+        assert.equal(ran.exit, 0, ran.stderr);
+        const environment = "--env=OPENFAAS_NAME=two --env=OPENFAAS_NAMESPACE=openfaas-fn --env=jwt_auth_local=true";
+        const own = "--env=fprocess=./handler --env=port=8099 --env=metrics_port=0";
+        assert.deepEqual(await asked(), [
+          "buildah inspect --type image docker.io/acme/two:latest",
+          "buildah rm nap-two",
+          "buildah from --pull=false --name nap-two docker.io/acme/two:latest",
+          `buildah run --network=host ${environment} ${own} nap-two -- /bin/wd a b`,
+          "buildah rm nap-two",
+        ]);
+        const network = await run(["local-run", "two", "--builder", "buildah", "--network", "x"]);
+        assert.deepEqual([network.exit, /own network only/.test(network.stderr)], [2, true]);
+      },
+      ["buildah"],
+    );
+  });
+
   test("says what is missing", async () => {
     await bench(
       project,
       async ({ run }) => {
         assert.match((await run(["local-run"])).stderr, /say which function: one, two/);
         assert.match((await run(["local-run", "three"])).stderr, /no function three/);
-        assert.match((await run(["local-run", "two", "--builder", "buildah"])).stderr, /buildah runs no functions/);
-        assert.match((await run(["local-run", "two"])).stderr, /none of docker, podman, nerdctl here; .*nap up/);
+        assert.match((await run(["local-run", "two"])).stderr, /there is none of docker, .*; .*nap up/);
       },
-      ["buildah"],
+      [],
     );
     const { ".secrets/token": _, ...without } = project;
     await bench(without, async ({ run }) => {
@@ -380,7 +422,10 @@ suite("nap template", () => {
       await writeFile(join(plain, "template.yml"), "language: pp\n");
       await pull("../plain");
       assert.equal(await languageOf(place, "pp"), "pp");
+      await symlink("/etc/passwd", join(dir, "template/yy/secret"));
+      await commitFiles(dir, {});
       for (const [source, why] of [
+        [dir, /secret is a link to \/etc\/passwd, outside/],
         [`${dir}#nothing`, /cannot be fetched/],
         ["../plain#main", /no git repository/],
         [`${dir}#--upload-pack=x`, /behind # stands/],
@@ -390,6 +435,8 @@ suite("nap template", () => {
         assert.notEqual(ran.exit, 0, source);
         assert.match(ran.stderr, why);
       }
+      assert.deepEqual((await readdir(join(place.cwd, "template"))).sort(), ["pp", "yy", "zz"]);
+      assert.ok(!(await readdir(join(place.cwd, "template/yy"))).includes("secret"));
     });
   });
 
