@@ -128,6 +128,13 @@ function bundle(entry: string, outfile: string): void {
   if (process.arch !== "x64" && process.arch !== "arm64") throw new Error("releases are made on x64 or arm64");
   const args = ["build", entry, "--target=node", `--outfile=${outfile}`];
   execFileSync(bunRuntime(process.arch), args, { cwd: root, stdio: ["ignore", "ignore", "inherit"] });
+  // __dirname of packages becomes a text, by which a release would tell where it was made, and differ for it
+  const text = readFileSync(outfile, "utf8").replaceAll(root, "/napd");
+  // one character beyond Latin-1, and V8 keeps two bytes for each of the source
+  writeFileSync(
+    outfile,
+    text.replace(/[^\0-\xff]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`),
+  );
   chmodSync(outfile, 0o644);
 }
 
@@ -135,7 +142,7 @@ function bundle(entry: string, outfile: string): void {
  * Packs a folder so that only names, contents and executable bits count: sorted, root's, of one moment, and without
  * name or time in the gzip header. `seconds` since the epoch; `level` 1 to 9.
  */
-export function pack(parent: string, name: string, file: string, seconds: number, level = 9): void {
+export function pack(parent: string, name: string, file: string, seconds: number, level = 6): void {
   const same = ["--sort=name", `--mtime=@${seconds}`, "--owner=0", "--group=0", "--numeric-owner", "--format=gnu"];
   const gzip = `--use-compress-program=gzip -n -${level}`;
   execFileSync("tar", [...same, "--mode=u+rwX,go+rX,go-w", gzip, "-cf", file, "-C", parent, name]);
@@ -172,7 +179,7 @@ async function main(args: string[]): Promise<void> {
       await fill(join(work, name), architecture, onlyBuilt);
       writeSums(join(work, name));
       const file = join(out, `${name}.tar.gz`);
-      pack(work, name, file, commitSeconds(), onlyBuilt ? 1 : 9);
+      pack(work, name, file, commitSeconds(), onlyBuilt ? 1 : 6);
       sums.push(`${sha256(file)}  ${name}.tar.gz\n`);
       console.log(file);
     } finally {

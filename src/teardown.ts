@@ -20,7 +20,7 @@ export async function removeFunctions(config: Config, log: Logger, everything: b
   await using up = new AsyncDisposableStack();
   up.use(await claim("paths.run", config.paths.run));
   up.use(await claim("paths.data", config.paths.data));
-  const { rows, namespaces } = readState(config);
+  const { rows, namespaces } = readState(config, everything);
   const { backend } = up.use(
     await openHost(
       { ...config, functions: { ...config.functions, on_stop: "remove" } },
@@ -42,13 +42,16 @@ export async function removeFunctions(config: Config, log: Logger, everything: b
   return replicas.length;
 }
 
-function readState({ paths, functions }: Config) {
-  if (!existsSync(join(paths.data, "state.db"))) return { rows: [], namespaces: [functions.namespace] };
-  const db = openState(paths.data);
+/** Of a state that cannot be read, nothing, if nothing of it is to stay. */
+function readState({ paths, functions }: Config, everything: boolean) {
+  const none = { rows: [], namespaces: [functions.namespace] };
+  if (!existsSync(join(paths.data, "state.db"))) return none;
   try {
+    using db = openState(paths.data);
     const names = new NamespaceStore(db).names();
     return { rows: new FunctionStore<Version>(db).list(), namespaces: [...new Set([functions.namespace, ...names])] };
-  } finally {
-    db.close();
+  } catch (e) {
+    if (everything) return none;
+    throw e;
   }
 }

@@ -1,5 +1,6 @@
 import { formatBytes } from "../base/quantities.ts";
 import { type Facts, isAtLeast } from "./facts.ts";
+import { openHoles } from "./runc.ts";
 
 export type Level = "ok" | "warning" | "failure";
 
@@ -21,6 +22,10 @@ const failure = (message: string, remedy: string): Verdict => ({ level: "failure
 
 /** Before this moment no napd was made: such a clock is wrong. */
 const earliest = Date.UTC(2026, 0, 1);
+
+const dayMs = 24 * 3_600_000;
+/** Certificates are usually renewed thirty days before their end: what is left at fewer days has been forgotten. */
+const soonDays = 14;
 
 /** Every check: a judgement over facts, nothing else. */
 const checks: Readonly<Record<string, (facts: Facts) => Verdict>> = {
@@ -80,19 +85,27 @@ const checks: Readonly<Record<string, (facts: Facts) => Verdict>> = {
       ? failure("iptables is missing", "install the package iptables; its nft variant is fine")
       : ok(iptables),
 
-  neighbours({ neighbours }) {
+  neighbours({ neighbours, bridge, gatewayPort }) {
     if (neighbours.length === 0) return ok("no ufw, firewalld or Docker");
+    const remedies = {
+      ufw: `ufw allow ${gatewayPort}/tcp; ufw allow in on ${bridge}; ufw route allow in on ${bridge}`,
+      firewalld: `firewall-cmd --permanent --add-port=${gatewayPort}/tcp; firewall-cmd --permanent --zone=trusted --add-interface=${bridge}; firewall-cmd --reload`,
+    };
     const strict = neighbours.filter((name) => name !== "docker");
     if (strict.length === 0) return ok("Docker is here; its rules and napd's do not touch each other");
     return warning(
-      `${strict.join(" and ")} ${strict.length > 1 ? "are" : "is"} active and may drop what comes in for the gateway`,
-      "allow the gateway's port there, and DNS and that port from the bridge",
+      `${strict.join(" and ")} ${strict.length > 1 ? "are" : "is"} active and may drop what comes in for the gateway, and what functions ask for`,
+      strict.map((name) => remedies[name]).join("; "),
     );
   },
 
-  ports({ ports, napdRuns }) {
+  ports({ ports, napdRuns, units }) {
     const bad = ports.filter(({ failure }) => failure !== undefined);
-    if (napdRuns && bad.every(({ failure }) => failure === "EADDRINUSE")) return ok("in use by the napd that runs");
+    const inUse = bad.length > 0 && bad.every(({ failure }) => failure === "EADDRINUSE");
+    if (napdRuns && (inUse || bad.length === 0)) return ok("in use by the napd that runs");
+    const isHeld = units?.socket.active === "active";
+    if (inUse && isHeld && bad.every(({ setting }) => setting !== "metrics.listen"))
+      return ok("held by napd.socket for napd");
     if (bad.length === 0) return ok(ports.map(({ address }) => address).join(", "));
     return failure(
       bad.map(({ setting, address, failure }) => `${address} (${setting}): ${portFailure(failure!)}`).join("; "),
@@ -125,11 +138,14 @@ const checks: Readonly<Record<string, (facts: Facts) => Verdict>> = {
   runtime({ runtimes }) {
     if (runtimes.length === 0) return failure("neither runc nor crun is here", "install the package runc");
     const runc = runtimes.find(({ name }) => name === "runc");
-    if (runc && !isPatchedRunc(runc.version))
+    const open = runc ? openHoles(runc) : [];
+    if (runc && open.length > 0) {
+      const from = runc.package ? ` (package ${runc.package.version})` : "";
       return warning(
-        `runc ${runc.version} is below 1.2.8, 1.3.3 and 1.4.0-rc.3, which close CVE-2025-31133, -52565 and -52881`,
-        "update it; a distribution's package may have the fixes under an older number: see its changelog",
+        `runc ${runc.version}${from} leaves ${open.flatMap(({ cves }) => cves).join(", ")} open, which let a function out of its container`,
+        `update it: ${open.map(({ fixedIn }) => fixedIn.join(", ")).join("; ")} and newer are closed, and so is a package whose changelog names them`,
       );
+    }
     return ok(runtimes.map(({ name, version }) => `${name} ${version}`).join(", "));
   },
 
@@ -157,6 +173,36 @@ const checks: Readonly<Record<string, (facts: Facts) => Verdict>> = {
     if (timeSynchronized === false) return warning(`${date}, not synchronized`, "timedatectl set-ntp true");
     return ok(timeSynchronized ? `${date}, synchronized` : date);
   },
+
+  certificate({ certificate, now }) {
+    if (certificate === undefined) return ok("tls.certificate is not set");
+    const { file, validTo, failure: why } = certificate;
+    if (validTo === undefined)
+      return failure(`${file}: ${why}`, "name a certificate in PEM format with tls.certificate");
+    const days = Math.floor((validTo - now) / dayMs);
+    const until = `${file}: valid until ${new Date(validTo).toISOString()}`;
+    if (days < 0) return failure(until, "renew it; napd reads the file anew when it changes");
+    return days < soonDays
+      ? warning(`${until}, ${days} days`, "renew it; napd reads the file anew when it changes")
+      : ok(until);
+  },
+
+  service({ units, napdRuns }) {
+    if (units === undefined) return ok("no systemd here");
+    const { service, socket } = units;
+    if (service.load !== "loaded")
+      return napdRuns
+        ? ok("napd runs without a unit")
+        : warning("napd.service is not there", "install it: napd install");
+    if (service.active === "failed")
+      return failure(
+        `napd.service has failed (${service.sub})`,
+        "journalctl -u napd -e says why; then systemctl start napd",
+      );
+    if (service.file === "disabled")
+      return warning(`napd.service is ${service.active}, and not started at boot`, "systemctl enable napd");
+    return ok(`napd.service is ${service.active}${socket.active === "active" ? ", with napd.socket" : ""}`);
+  },
 };
 
 /** One finding for each check, always all of them and in the same order. */
@@ -168,10 +214,4 @@ function portFailure(code: string): string {
   if (code === "EADDRINUSE") return "taken by another program";
   if (code === "EADDRNOTAVAIL") return "no such address on this machine";
   return code === "EACCES" ? "not allowed without root" : code;
-}
-
-/** Levels of November 2025: 1.2.8, 1.3.3, 1.4.0-rc.3. */
-function isPatchedRunc(version: string): boolean {
-  if (/^1\.4\.0-rc\.[12]\b/.test(version)) return false;
-  return isAtLeast(version, [1, 2, 8]) && (!isAtLeast(version, [1, 3]) || isAtLeast(version, [1, 3, 3]));
 }

@@ -1,8 +1,10 @@
+import { X509Certificate } from "node:crypto";
 import { constants, existsSync, statfsSync } from "node:fs";
 import { access, readdir, readFile, realpath } from "node:fs/promises";
 import { createServer } from "node:net";
 import { arch, release } from "node:os";
 import { dirname, join } from "node:path";
+import { gunzipSync } from "node:zlib";
 import { messageOf, systemCode } from "../base/errors.ts";
 import { hostAddress, parseSubnet } from "../base/subnet.ts";
 import type { Config } from "../config.ts";
@@ -16,6 +18,23 @@ export interface PortFact {
   readonly address: string;
   /** System code of the failure to listen, such as EADDRINUSE; undefined when it is free. */
   readonly failure: string | undefined;
+}
+
+export interface RuntimeFact {
+  readonly name: "runc" | "crun";
+  /** As the program says it. */
+  readonly version: string;
+  /** The distribution's package that it comes from, if it does, and the CVEs that the package's changelog names. */
+  readonly package?: { readonly name: string; readonly version: string; readonly cves: readonly string[] };
+}
+
+/** A unit of systemd's: the properties of `systemctl show` that the checks look at. */
+export interface UnitFact {
+  readonly load: string;
+  readonly active: string;
+  readonly sub: string;
+  /** `enabled`, `disabled`, …; empty when there is no file. */
+  readonly file: string;
 }
 
 /** What was found on this machine; everything that the checks judge. */
@@ -46,9 +65,16 @@ export interface Facts {
     readonly own: string;
   };
   readonly containerd: { readonly socket: string; readonly version?: string; readonly failure?: string };
-  readonly runtimes: readonly { readonly name: "runc" | "crun"; readonly version: string }[];
+  readonly runtimes: readonly RuntimeFact[];
   readonly missingPlugins: readonly string[];
   readonly pluginDirs: readonly string[];
+  /** Of tls.certificate; undefined when none is set. Its end is in ms since the epoch. */
+  readonly certificate: { readonly file: string; readonly validTo?: number; readonly failure?: string } | undefined;
+  /** undefined where systemd does not run. */
+  readonly units: { readonly service: UnitFact; readonly socket: UnitFact } | undefined;
+  /** For remedies. */
+  readonly bridge: string;
+  readonly gatewayPort: number;
   readonly disks: readonly { readonly path: string; readonly freeBytes: number; readonly reserveBytes: number }[];
   /** ms since the epoch. */
   readonly now: number;
@@ -60,6 +86,7 @@ export interface Facts {
 export async function gatherFacts(config: Config): Promise<Facts> {
   const isRoot = process.getuid?.() === 0;
   const napdRuns = await isTaken(config.paths.run);
+  const { imageRoots, ...state } = await containerd(config);
   return {
     isRoot,
     kernel: release(),
@@ -78,11 +105,15 @@ export async function gatherFacts(config: Config): Promise<Facts> {
       host: nameservers((await Promise.all(hostResolvFiles.map(read))).join("\n")),
       own: hostAddress(parseSubnet(config.network.subnet)),
     },
-    containerd: await containerd(config),
+    containerd: state,
     runtimes: await runtimes(),
     missingPlugins: await missingPlugins(config.network.plugins),
     pluginDirs: config.network.plugins,
-    disks: disks(config),
+    certificate: await certificate(config.tls),
+    units: await units(),
+    bridge: config.network.bridge,
+    gatewayPort: config.gateway.listen.port,
+    disks: disks(config, imageRoots),
     now: Date.now(),
     timeSynchronized: await timeSynchronized(),
   };
@@ -143,11 +174,15 @@ async function isTaken(dir: string): Promise<boolean> {
 
 async function ports(config: Config): Promise<PortFact[]> {
   const found: PortFact[] = [];
-  for (const [setting, { host, port }] of [
+  for (const [setting, address] of [
     ["gateway.listen", config.gateway.listen],
+    ["tls.listen", config.tls.listen],
     ["metrics.listen", config.metrics.listen],
-  ] as const)
+  ] as const) {
+    if (address === undefined) continue;
+    const { host, port } = address;
     found.push({ setting, address: `${host}:${port}`, failure: await listenFailure(host, port) });
+  }
   return found;
 }
 
@@ -159,23 +194,68 @@ function listenFailure(host: string, port: number): Promise<string | undefined> 
   });
 }
 
-async function containerd(config: Config): Promise<Facts["containerd"]> {
-  const { socket, snapshotter } = config.containerd;
+/** Asks containerd; where it does not answer, its configuration says where it keeps images. */
+async function containerd({
+  containerd: { socket, snapshotter },
+}: Config): Promise<Facts["containerd"] & { imageRoots: readonly string[] }> {
   try {
     using client = await openContainerd({ socket, snapshotter, timeoutMs: 3000 });
-    return { socket, version: (await client.server.version(3000)).version };
+    const { version } = await client.server.version(3000);
+    return { socket, version, imageRoots: [...new Set((await client.server.imageRoots(snapshotter)).map(dirname))] };
   } catch (e) {
-    return { socket, failure: messageOf(e) };
+    const [, root = "/var/lib/containerd"] =
+      /^root\s*=\s*["']([^"']+)["']/m.exec(await read("/etc/containerd/config.toml")) ?? [];
+    return { socket, failure: messageOf(e), imageRoots: [root] };
   }
 }
 
 async function runtimes(): Promise<Facts["runtimes"]> {
-  const found: { name: "runc" | "crun"; version: string }[] = [];
+  const found: RuntimeFact[] = [];
   for (const name of ["runc", "crun"] as const) {
     const version = /\bversion:? (\S+)/.exec((await output(name, "--version")) ?? "")?.[1];
-    if (version !== undefined) found.push({ name, version });
+    if (version === undefined) continue;
+    const from = await packageOf(name);
+    found.push({ name, version, ...(from && { package: from }) });
   }
   return found;
+}
+
+/** Debian's package that a program belongs to; its changelog names the CVEs that it closes under an older number. */
+async function packageOf(program: string): Promise<RuntimeFact["package"]> {
+  const path = (await output("sh", "-c", `command -v ${program}`))?.trim();
+  const owner = path && (await output("dpkg-query", "--search", path));
+  const name = owner ? owner.split(":", 1)[0]! : undefined;
+  const version = name && (await output("dpkg-query", "--show", "--showformat=${Version}", name));
+  if (!name || !version) return undefined;
+  const packed = await readFile(`/usr/share/doc/${name}/changelog.Debian.gz`).catch(() => undefined);
+  const changelog = packed === undefined ? "" : gunzipSync(packed).toString("utf8");
+  return { name, version, cves: [...new Set(changelog.match(/\bCVE-\d{4}-\d+\b/g))] };
+}
+
+async function certificate({ certificate: file }: Config["tls"]): Promise<Facts["certificate"]> {
+  if (file === "") return undefined;
+  try {
+    return { file, validTo: Date.parse(new X509Certificate(await readFile(file)).validTo) };
+  } catch (e) {
+    return { file, failure: messageOf(e) };
+  }
+}
+
+async function units(): Promise<Facts["units"]> {
+  if (!existsSync("/run/systemd/system")) return undefined;
+  return { service: await unit("napd.service"), socket: await unit("napd.socket") };
+}
+
+async function unit(name: string): Promise<UnitFact> {
+  const text =
+    (await output("systemctl", "show", "--property=LoadState,ActiveState,SubState,UnitFileState", name)) ?? "";
+  const property = (key: string) => new RegExp(`^${key}=(.*)$`, "m").exec(text)?.[1] ?? "";
+  return {
+    load: property("LoadState"),
+    active: property("ActiveState"),
+    sub: property("SubState"),
+    file: property("UnitFileState"),
+  };
 }
 
 async function missingPlugins(dirs: readonly string[]): Promise<string[]> {
@@ -187,11 +267,11 @@ async function missingPlugins(dirs: readonly string[]): Promise<string[]> {
   return missing;
 }
 
-function disks({ paths, images, logs }: Config): Facts["disks"] {
+function disks({ paths, images, logs }: Config, imageRoots: readonly string[]): Facts["disks"] {
   const wanted = [
     { path: paths.data, reserveBytes: images.disk_reserve },
     { path: paths.logs, reserveBytes: logs.min_free },
-    { path: "/var/lib/containerd", reserveBytes: images.disk_reserve },
+    ...imageRoots.map((path) => ({ path, reserveBytes: images.disk_reserve })),
   ];
   return wanted.map(({ path, reserveBytes }) => {
     const { bavail, bsize } = statfsSync(nearest(path));

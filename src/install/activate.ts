@@ -1,4 +1,4 @@
-import { readFile, rm } from "node:fs/promises";
+import { readFile, realpath, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { AppError, messageOf } from "../base/errors.ts";
@@ -23,8 +23,6 @@ interface Before {
   readonly units: Units;
   /** The one before that. */
   readonly older: Release | undefined;
-  /** Databases that the new release changes beyond what this one can read. */
-  readonly databases: readonly string[];
 }
 
 /**
@@ -34,9 +32,10 @@ interface Before {
  */
 export async function activate(machine: Machine, release: Release, waitMs: number): Promise<void> {
   const { places, config } = machine;
+  await dropDatabaseCopies(config.paths.data);
   const databases = databasesToChange(config.paths.data, release);
   const [current, older] = [await linkedRelease(places.current), await linkedRelease(places.previous)];
-  const before = { release: current, units: await unitsIn(places.units), older, databases };
+  const before = { release: current, units: await unitsIn(places.units), older };
   await switchTo(places, release);
   try {
     await runRelease(machine, release, databases, waitMs);
@@ -55,12 +54,12 @@ const mendIt = "mend it and run this again; napd doctor may help";
 async function goBack(machine: Machine, before: Before, why: string, waitMs: number): Promise<AppError> {
   const { places, config } = machine;
   const lines = await journal(machine);
-  const { release, units, older, databases } = before;
+  const { release, units, older } = before;
   if (!release && units.size === 0) return new AppError("INSTALL", [why, mendIt, lines]);
   machine.say("going back to what ran before");
   try {
     await stop(machine);
-    await putDatabasesBack(config.paths.data, databases);
+    await putDatabasesBack(config.paths.data);
     if (release) await pointTo(places.current, release);
     else await rm(places.current);
     if (older) await pointTo(places.previous, older);
@@ -77,16 +76,17 @@ async function goBack(machine: Machine, before: Before, why: string, waitMs: num
   return new AppError("INSTALL", [why, `${release ? `napd ${release.version}` : "what ran before"} runs again`, lines]);
 }
 
-/** Restarts what has to be: nothing, when the release runs already by its units. */
+/**
+ * Restarts what has to be: nothing, when the release runs already by its units. Of `databases` copies are made before,
+ * since the release before cannot read them any more afterwards.
+ */
 async function runRelease(
   machine: Machine,
   release: Release,
   databases: readonly string[],
   waitMs: number,
 ): Promise<void> {
-  const units = await unitsIn(join(release.folder, "systemd"));
-  const { changed, added } = await putUnits(machine, units);
-  await systemctl(machine, "enable", service);
+  const changed = await enableUnits(machine, release);
   const { program } = await serviceState(machine);
   if (changed.length === 0 && program === programOf(release)) {
     await healthy(machine, release, waitMs);
@@ -100,7 +100,7 @@ async function runRelease(
     await stop(machine);
     await keepDatabases(machine.config.paths.data, databases);
   }
-  await openSocket(machine, units, changed, added);
+  await openSocket(machine, changed);
   const failed = await systemctl(machine, "restart", service).then(
     () => undefined,
     (e) => e, // it is started again by itself, and may have had to wait for something
@@ -117,18 +117,21 @@ async function stop(machine: Machine): Promise<void> {
 }
 
 /**
- * The socket keeps callers waiting while napd is restarted, in place of setting `gateway.listen`; so it is used where
- * both mean the same. Afterwards it is the administrator's to enable or disable.
+ * Puts a release's units in their place, so that it runs from the next start of the machine on; resolves with those
+ * that are other than before. The socket keeps callers waiting while napd is restarted, in place of setting
+ * `gateway.listen`; so it is used where both mean the same. Afterwards it is the administrator's to enable or disable.
  */
-async function openSocket(
-  machine: Machine,
-  units: Units,
-  changed: readonly string[],
-  added: readonly string[],
-): Promise<void> {
+export async function enableUnits(machine: Machine, release: Release): Promise<readonly string[]> {
+  const units = await unitsIn(join(release.folder, "systemd"));
+  const { changed, added } = await putUnits(machine, units);
+  await systemctl(machine, "enable", service);
   const { host, port } = machine.config.gateway.listen;
   const isSame = units.get(socket)?.includes(`\nListenStream=${host}:${port}\n`);
   if (added.includes(socket) && isSame) await systemctl(machine, "enable", socket);
+  return changed;
+}
+
+async function openSocket(machine: Machine, changed: readonly string[]): Promise<void> {
   if (!(await isTrue(machine, "is-enabled", socket))) return;
   if (!changed.includes(socket) && (await isTrue(machine, "is-active", socket))) return;
   await systemctl(machine, "stop", service); // systemd opens no socket for a service that runs
@@ -148,8 +151,9 @@ function programOf({ folder }: Release): string {
 
 /** A napd that somebody started in another way holds what this one is to work on. */
 async function needNoOther({ config }: Machine): Promise<void> {
+  const dir = await realpath(config.paths.run).catch(() => config.paths.run);
   const locks = await readFile("/proc/net/unix", "utf8");
-  if (locks.split("\n").some((line) => line.endsWith(` @napd:${config.paths.run}`)))
+  if (locks.split("\n").some((line) => line.endsWith(` @napd:${dir}`)))
     throw new AppError("INSTALL", [
       `another napd runs with paths.run ${config.paths.run}, which systemd knows nothing of`,
       "stop it, then run this again; its functions run on",

@@ -69,7 +69,7 @@ async function runInstall(args: string[], needs: InstallerNeeds): Promise<number
   const start = !values["no-start"];
   const release = await releaseIn(installationRoot);
   await install(machine, { release, packages: values.packages, start, waitMs });
-  console.log(start ? await nextSteps(machine) : "\nsystemctl start napd starts it");
+  console.log(start ? await nextSteps(machine) : "\nnapd install starts it");
   return 0;
 }
 

@@ -2,13 +2,13 @@ import { chmod, mkdir, readdir, readFile, rename, rm, symlink, writeFile } from 
 import { join, resolve } from "node:path";
 import { AppError } from "../base/errors.ts";
 import { openCredentials } from "../store/credentials.ts";
-import { activate, gatewayUrl } from "./activate.ts";
+import { activate, enableUnits, gatewayUrl } from "./activate.ts";
 import { ensureContainerd } from "./containerd.ts";
 import { exists, linkTarget, type Machine, runOn } from "./machine.ts";
 import { installPackages } from "./packages.ts";
-import { programs } from "./places.ts";
+import { isOwn, programs } from "./places.ts";
 import { bringIn, linkedRelease, prune, type Release, switchTo } from "./releases.ts";
-import { hasSystemd, putUnits, unitsIn } from "./systemd.ts";
+import { hasSystemd } from "./systemd.ts";
 
 export interface InstallOptions {
   /** The unpacked release. */
@@ -49,9 +49,8 @@ async function needSystemd(machine: Machine): Promise<void> {
     ]);
 }
 
-async function packages(machine: Machine, { packages }: InstallOptions): Promise<void> {
-  const installed = await installPackages(machine, packages);
-  if (installed.length > 0) machine.say(`installed ${installed.join(", ")}`);
+function packages(machine: Machine, { packages }: InstallOptions): Promise<void> {
+  return installPackages(machine, packages);
 }
 
 async function containerd(machine: Machine, { start }: InstallOptions): Promise<void> {
@@ -67,7 +66,7 @@ async function directories({ places, config }: Machine): Promise<void> {
     [logs, 0o700],
   ] as const) {
     await mkdir(dir, { recursive: true, mode });
-    await chmod(dir, mode);
+    if (isOwn(dir)) await chmod(dir, mode);
   }
 }
 
@@ -101,7 +100,7 @@ async function bring(machine: Machine, { release, start, waitMs }: InstallOption
   if (start) await activate(machine, placed, waitMs);
   else {
     await switchTo(places, placed);
-    await putUnits(machine, await unitsIn(join(placed.folder, "systemd")));
+    await enableUnits(machine, placed);
   }
   await mkdir(places.bin, { recursive: true, mode: 0o755 });
   for (const program of programs) await linkProgram(machine, program);

@@ -32,3 +32,8 @@ export function placesIn(root: string): Places {
 
 /** Those that have a link in `Places.bin`. */
 export const programs = ["napd", "nap"];
+
+/** Whether a folder of the settings is napd's alone: `paths.logs` may be /var/log, where others are at home too. */
+export function isOwn(folder: string): boolean {
+  return folder.split("/").some((name) => name.includes("napd"));
+}

@@ -3,8 +3,8 @@ import { join } from "node:path";
 import { AppError, messageOf } from "../base/errors.ts";
 import { ensureContainerd } from "./containerd.ts";
 import { has, linkTarget, type Machine } from "./machine.ts";
-import { programs } from "./places.ts";
-import { hasSystemd, putUnits, service, systemctl, unitsIn } from "./systemd.ts";
+import { isOwn, programs } from "./places.ts";
+import { hasSystemd, putUnits, service, socket, systemctl, unitsIn } from "./systemd.ts";
 
 export interface UninstallOptions {
   /** Data, settings, logs and images too. */
@@ -21,23 +21,24 @@ export async function uninstall(machine: Machine, { purge, removeFunctions }: Un
     say("stopped napd");
   }
   await endFunctions(machine, removeFunctions);
-  if (await hasSystemd(machine)) await putUnits(machine, new Map());
-  for (const program of programs) await removeLink(join(places.bin, program), places.home);
-  for (const path of [places.current, places.previous, places.releases, config.paths.run])
-    await rm(path, { recursive: true, force: true });
-  if (purge) {
-    const { data, logs } = config.paths;
-    for (const path of [data, logs, places.settings]) await rm(path, { recursive: true, force: true });
-    for (const unit of [service, "napd.socket"])
-      await rm(join(places.units, `${unit}.d`), { recursive: true, force: true });
+  if (await hasSystemd(machine)) {
+    await putUnits(machine, new Map());
+    await systemctl(machine, "reset-failed", service).catch(() => {}); // there is none, as a rule
   }
+  for (const program of programs) await removeLink(join(places.bin, program), places.home);
+  const { data, logs, run } = config.paths;
+  const always = [places.current, places.previous, places.releases, run];
+  const units = [service, socket].map((unit) => join(places.units, `${unit}.d`));
+  for (const path of purge ? [...always, data, logs, places.settings, ...units] : always)
+    if (isOwn(path)) await rm(path, { recursive: true, force: true });
+    else say(`${path} stays: it may not be napd's alone`);
   await rmdir(places.home).catch(() => {});
   const left = await readdir(places.home).catch(() => []);
   if (left.length > 0) say(`${places.home} stays, with what an installation has not put there: ${left.join(", ")}`);
   say(
     purge
       ? "removed data, settings and logs"
-      : `data, settings and logs stay: ${config.paths.data}, ${places.settings}, ${config.paths.logs}; --purge removes them`,
+      : `data, settings and logs stay: ${data}, ${places.settings}, ${logs}; --purge removes them`,
   );
   say("packages of the distribution stay, such as containerd: others may use them");
 }

@@ -7,7 +7,7 @@ import { join, resolve } from "node:path";
 import { after, before, suite, test } from "node:test";
 import { promisify } from "node:util";
 import { debianSysroot } from "../../scripts/c-library.ts";
-import { pack } from "../../scripts/release.ts";
+import { fill, pack, writeSums } from "../../scripts/release.ts";
 import { webImage } from "../support/images.ts";
 import { type TmpDir, tmpDir } from "../support/tmp.ts";
 import { openWorld } from "../support/world.ts";
@@ -32,6 +32,7 @@ suite("a release", () => {
   const unpacked = (architecture = "x64") => join(tmp.path, nameOf(architecture));
   /** Runs it from elsewhere, and through a link as in /usr/local/bin. */
   const napd = (...args: string[]) => run(join(unpacked(), "bin/napd"), args, { cwd: "/" });
+  const nap = (...args: string[]) => run(join(unpacked(), "bin/nap"), args, { cwd: tmp.path });
 
   test("SHA256SUMS names both archives, and nothing else is left", async () => {
     await run("sha256sum", ["--check", "--strict", "SHA256SUMS"], { cwd: out });
@@ -41,9 +42,11 @@ suite("a release", () => {
 
   test("holds what an installation is made of, writable by root alone", async () => {
     const wanted = ["LICENSE", "README.md", "CHANGELOG.md", "bin", "cni", "dist", "docs", "lib", "package.json"];
-    const more = ["proto", "revision.json", "runtime", "seccomp.json", "systemd"];
-    assert.deepEqual((await readdir(unpacked())).sort(), [...wanted, ...more].sort());
-    const modes: Record<string, number> = { "bin/napd": 0o755, "runtime/node": 0o755, "cni/napd.conflist": 0o644 };
+    const more = ["proto", "revision.json", "runtime", "seccomp.json", "systemd", "SHA256SUMS"];
+    const installing = ["install.sh", "cloud-init", "templates"];
+    assert.deepEqual((await readdir(unpacked())).sort(), [...wanted, ...more, ...installing].sort());
+    const programs = Object.fromEntries(["bin/napd", "bin/nap", "runtime/node"].map((name) => [name, 0o755]));
+    const modes: Record<string, number> = { ...programs, "cni/napd.conflist": 0o644 };
     for (const [name, mode] of Object.entries(modes))
       assert.equal((await stat(join(unpacked(), name))).mode & 0o777, mode, name);
     assert.match(
@@ -54,19 +57,51 @@ suite("a release", () => {
     assert.match(sha, /^[0-9a-f]{40}$/);
   });
 
+  test("its list of files is complete and right, and another one of the same sources is the same", async () => {
+    await run("sha256sum", ["--check", "--strict", "--quiet", "SHA256SUMS"], { cwd: unpacked() });
+    const again = join(tmp.path, "again");
+    await mkdir(again);
+    await fill(again, "x64", true);
+    writeSums(again);
+    const sums = (folder: string) => readFile(join(folder, "SHA256SUMS"), "utf8");
+    assert.equal(await sums(again), await sums(unpacked()));
+    const files = (await sums(again)).trimEnd().split("\n").length;
+    const entries = await readdir(unpacked(), { recursive: true, withFileTypes: true });
+    assert.equal(entries.filter((entry) => entry.isFile()).length, files + 1);
+  });
+
+  test("does not tell where it was made", async () => {
+    for (const name of await readdir(join(unpacked(), "lib")))
+      assert.ok(!(await readFile(join(unpacked(), "lib", name), "utf8")).includes(root), name);
+  });
+
   test("says its version and its settings", async () => {
     assert.equal((await napd("--version")).stdout, `${version}\n`);
     assert.match((await napd("--print-config")).stdout, /^\[gateway\]$/m);
     assert.deepEqual((await napd("--version")).stderr, "");
   });
 
+  test("nap says what it can do, and brings its templates", async () => {
+    assert.equal((await nap("--version")).stdout, `${version}\n`);
+    assert.match((await nap("--help")).stdout, /^ +deploy /m);
+    await nap("new", "greet", "--lang", "node");
+    assert.ok((await readdir(tmp.path)).includes("greet"));
+  });
+
   test("the one for arm64 does so too", async () => {
-    const program = [join(unpacked("arm64"), "runtime/node"), join(unpacked("arm64"), "lib/napd.mjs")];
-    const emulated = (...args: string[]) =>
-      run("qemu-aarch64-static", ["-L", debianSysroot("arm64"), ...program, ...args]);
-    const [saysVersion, saysConfig] = await Promise.all([emulated("--version"), emulated("--print-config")]);
-    assert.equal(saysVersion.stdout, `${version}\n`);
-    assert.match(saysConfig.stdout, /^\[gateway\]$/m);
+    const node = join(unpacked("arm64"), "runtime/node");
+    const emulated = async (program: string, ...args: string[]) => {
+      const lib = join(unpacked("arm64"), `lib/${program}.mjs`);
+      return (await run("qemu-aarch64-static", ["-L", debianSysroot("arm64"), node, lib, ...args])).stdout;
+    };
+    const [release, settings, help] = await Promise.all([
+      emulated("napd", "--version"),
+      emulated("napd", "--print-config"),
+      emulated("nap", "--help"),
+    ]);
+    assert.equal(release, `${version}\n`);
+    assert.match(settings, /^\[gateway\]$/m);
+    assert.match(help, /^ +deploy /m);
   });
 
   test("runs a function, in an image without a watchdog, and its doctor finds the machine fit", async () => {

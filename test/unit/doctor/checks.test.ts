@@ -24,13 +24,29 @@ const good: Facts = {
   runtimes: [{ name: "runc", version: "1.3.3" }],
   missingPlugins: [],
   pluginDirs: ["/usr/lib/cni"],
+  certificate: undefined,
+  units: undefined,
+  bridge: "napd0",
+  gatewayPort: 8080,
   disks: [{ path: "/var/lib/napd", freeBytes: 20 * gib, reserveBytes: gib / 4 }],
   now: Date.UTC(2026, 5, 1),
   timeSynchronized: true,
 };
 const disk = (freeBytes: number) => [{ path: "/var/lib/napd", freeBytes, reserveBytes: gib / 4 }];
 const port = (failure: string) => [{ setting: "gateway.listen", address: "0.0.0.0:8080", failure }];
-const runc = (version: string) => ({ runtimes: [{ name: "runc" as const, version }] });
+const runc = (version: string, ...cves: string[]) => ({
+  runtimes: [
+    {
+      name: "runc" as const,
+      version,
+      ...(cves.length > 0 && { package: { name: "runc", version: `${version}-1`, cves } }),
+    },
+  ],
+});
+const unit = (active: string, file = "enabled") => ({ load: "loaded", active, sub: "x", file });
+const none = { load: "not-found", active: "inactive", sub: "dead", file: "" };
+const dayMs = 24 * 3_600_000;
+const certificate = (days: number) => ({ certificate: { file: "/c.pem", validTo: good.now + days * dayMs } });
 
 const rows: [check: string, change: Partial<Facts>, level: Level, says: RegExp][] = [
   ["root", { isRoot: false, trials: undefined }, "warning", /sudo/],
@@ -54,10 +70,13 @@ const rows: [check: string, change: Partial<Facts>, level: Level, says: RegExp][
   ["br_netfilter", { bridgeNetfilter: true }, "ok", /loaded, on/],
   ["iptables", { iptables: undefined }, "failure", /install/],
   ["neighbours", { neighbours: ["docker"] }, "ok", /Docker/],
-  ["neighbours", { neighbours: ["ufw", "docker"] }, "warning", /ufw is active/],
+  ["neighbours", { neighbours: ["ufw", "docker"] }, "warning", /ufw is active.*ufw route allow in on napd0/s],
+  ["neighbours", { neighbours: ["firewalld"] }, "warning", /--add-port=8080\/tcp.*--add-interface=napd0/s],
   ["ports", { ports: port("EADDRINUSE") }, "failure", /taken.*gateway\.listen/s],
   ["ports", { ports: port("EADDRINUSE"), napdRuns: true }, "ok", /runs/],
   ["ports", { ports: port("EADDRNOTAVAIL"), napdRuns: true }, "failure", /no such address/],
+  ["ports", { ports: port("EADDRINUSE"), units: { service: none, socket: unit("active") } }, "ok", /napd\.socket/],
+  ["ports", { ports: port("EADDRINUSE"), units: { service: none, socket: none } }, "failure", /taken/],
   ["dns", { dns: { configured: [], host: ["10.63.0.1"], own: "10.63.0.1" } }, "failure", /circle/],
   ["dns", { dns: { configured: ["10.63.0.1"], host: [], own: "10.63.0.1" } }, "failure", /dns\.servers/],
   ["dns", { dns: { configured: [], host: ["127.0.0.1"], own: "10.63.0.1" } }, "warning", /dns\.servers/],
@@ -67,19 +86,39 @@ const rows: [check: string, change: Partial<Facts>, level: Level, says: RegExp][
   ["containerd", { containerd: { socket: "/s", version: "v2.1.5" } }, "ok", /2\.1\.5/],
   ["runtime", { runtimes: [] }, "failure", /neither/],
   ["runtime", { runtimes: [{ name: "crun", version: "1.8.1" }] }, "ok", /crun 1\.8\.1/],
-  ["runtime", runc("1.1.5+ds1"), "warning", /CVE-2025-31133/],
+  [
+    "runtime",
+    runc("1.1.5+ds1"),
+    "warning",
+    /CVE-2024-21626, CVE-2025-31133, CVE-2025-52565, CVE-2025-52881.*1\.1\.12/s,
+  ],
+  ["runtime", runc("1.1.5+ds1", "CVE-2024-21626"), "warning", /\(package 1\.1\.5\+ds1-1\) leaves CVE-2025-31133/],
+  ["runtime", runc("1.1.15", "CVE-2025-31133", "CVE-2025-52565", "CVE-2025-52881"), "ok", /1\.1\.15/],
+  ["runtime", runc("1.1.15", "CVE-2025-31133"), "warning", /leaves CVE-2025-52565, CVE-2025-52881 open/],
+  ["runtime", runc("1.1.12"), "warning", /leaves CVE-2025-31133/],
   ["runtime", runc("1.2.7"), "warning", /1\.2\.8/],
   ["runtime", runc("1.2.8"), "ok", /1\.2\.8/],
   ["runtime", runc("1.3.2"), "warning", /1\.3\.3/],
   ["runtime", runc("1.4.0-rc.2"), "warning", /rc\.3/],
   ["runtime", runc("1.4.0-rc.3"), "ok", /rc\.3/],
   ["runtime", runc("1.4.0"), "ok", /1\.4\.0/],
+  ["runtime", runc("1.5.0-rc.1"), "ok", /1\.5\.0/],
+  ["runtime", runc("1.4.0~rc2"), "warning", /rc\.3/],
   ["cni", { missingPlugins: ["host-local"] }, "failure", /host-local missing/],
   ["disk", { disks: disk(gib / 8) }, "failure", /disk_reserve/],
   ["disk", { disks: disk(gib) }, "warning", /free/],
   ["time", { now: 0 }, "failure", /1970/],
   ["time", { timeSynchronized: false }, "warning", /set-ntp/],
   ["time", { timeSynchronized: undefined }, "ok", /2026/],
+  ["certificate", certificate(60), "ok", /valid until 2026/],
+  ["certificate", certificate(3), "warning", /3 days/],
+  ["certificate", certificate(-1), "failure", /renew/],
+  ["certificate", { certificate: { file: "/c.pem", failure: "no such file" } }, "failure", /no such file/],
+  ["service", { units: { service: unit("active"), socket: unit("active") } }, "ok", /active, with napd\.socket/],
+  ["service", { units: { service: unit("failed"), socket: none } }, "failure", /journalctl -u napd/],
+  ["service", { units: { service: unit("active", "disabled"), socket: none } }, "warning", /enable napd/],
+  ["service", { units: { service: none, socket: none } }, "warning", /napd install/],
+  ["service", { units: { service: none, socket: none }, napdRuns: true }, "ok", /without a unit/],
 ];
 
 suite("the doctor's checks", () => {
