@@ -1,4 +1,4 @@
-import { readFile, stat } from "node:fs/promises";
+import { readdir, readFile, stat } from "node:fs/promises";
 import { basename, join, resolve, sep } from "node:path";
 import type { Changes } from "./compose.ts";
 import type { Context } from "./context.ts";
@@ -125,6 +125,9 @@ export async function lacks(handler: string): Promise<string | undefined> {
     if (Object.keys(dependencies).length > 0)
       return `${folder}/package.json has dependencies; npm install there brings them into the folder`;
   }
+  const requirements = await readFile(join(handler, "requirements.txt"), "utf8").catch(() => "");
+  if (/^\s*[^\s#]/m.test(requirements) && !(await readdir(handler)).some((name) => name.endsWith(".dist-info")))
+    return `${folder}/requirements.txt names packages; pip install --target . there brings them into the folder`;
   return undefined;
 }
 

@@ -137,6 +137,18 @@ suite("nap up", () => {
       /package\.json has dependencies; npm install there.*; and there is none/,
     ],
     [
+      "packages of Python that are not there",
+      [],
+      {
+        "stack.yaml": "provider: {name: openfaas}\nfunctions: {web: {lang: python3, handler: web, image: web}}\n",
+        "web/handler.py": "",
+        "web/requirements.txt": "# one a line\nrequests==2.32.0\n",
+      },
+      [],
+      1,
+      /requirements\.txt names packages; pip install --target \. there.*; and there is none/,
+    ],
+    [
       "build arguments",
       [],
       stack("lang: bash, handler: web, build_args: {A: b}"),
