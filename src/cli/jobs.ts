@@ -29,6 +29,7 @@ export interface Job extends Subject {
 }
 
 export interface JobDone extends Done {
+  readonly image?: string;
   readonly steps?: readonly Step[];
   readonly notes?: readonly string[];
 }
@@ -124,9 +125,9 @@ async function folderJob(shared: Shared, given: string): Promise<Job> {
           ...{ context, name, namespace, recipe, repository: flags.image ? repositoryOf(flags.image) : name },
           deployment: async (image, made) => {
             const fprocess = flags.fprocess ?? made.process;
-            const annotations = annotationsFor(made);
-            const all = { ...flags, name, image, ...(fprocess && { fprocess }) };
-            return deploymentOfFlags(all, { annotations });
+            const ours = Object.entries(annotationsFor(made)).map(([key, value]) => `${key}=${value}`);
+            const annotation = [...ours, ...flags.annotation];
+            return deploymentOfFlags({ ...flags, name, image, annotation, ...(fprocess && { fprocess }) });
           },
         },
         options,

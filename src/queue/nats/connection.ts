@@ -104,8 +104,8 @@ export class Link implements AsyncDisposable {
     if (!this.#nats) throw this.#away();
     const { promise, resolve, reject } = Promise.withResolvers<T>();
     this.#asking.add(reject);
-    work(this.#nats).then(resolve, reject);
     try {
+      work(this.#nats).then(resolve, reject);
       return await promise;
     } catch (e) {
       throw e instanceof AppError || isServerError(e, ...passes) ? e : this.#errorOf(e);
@@ -148,7 +148,7 @@ export class Link implements AsyncDisposable {
     for (let failures = 0; !signal.aborted; failures++) {
       try {
         this.#nc = await connect(await this.#options());
-        await this.#serve(this.#nc);
+        if (!signal.aborted) await this.#serve(this.#nc);
         failures = 0;
         this.#isAway("the connection is lost", true);
       } catch (e) {

@@ -42,13 +42,13 @@ export class Consumers {
   }
 
   /**
-   * Begins consumers anew that take for done what is still there: a server that is killed may come back with a consumer
-   * that has forgotten what it had delivered. Whoever is delivered what somebody has, or what is not due, puts it back.
+   * Begins consumers anew that know of less than is there, or of more: a server that is killed may come back with a
+   * consumer that takes for done what it had only delivered. Whoever is delivered what somebody has, or what is not due, puts it back.
    */
   async mend(nats: Nats): Promise<void> {
     for await (const info of nats.jsm.consumers.list(this.#layout.stream("messages"))) {
       const work = this.#layout.consumerOf(info.name);
-      if (work && (await this.#forgets(nats, info, `${work.lane}.${work.fn}.>`)))
+      if (work && (await this.#isWrong(nats, info, `${work.lane}.${work.fn}.>`)))
         await this.renew(nats, work.lane, work.fn);
     }
   }
@@ -64,19 +64,19 @@ export class Consumers {
     await this.ensure(nats, lane, fn);
   }
 
-  async #forgets(nats: Nats, info: ConsumerInfo, filter: string): Promise<boolean> {
+  async #isWrong(nats: Nats, info: ConsumerInfo, filter: string): Promise<boolean> {
     const { stream_name: stream, name, ack_floor } = info;
     const next_by_subj = this.#layout.subject("messages", filter);
     const first = await nats.jsm.direct.getMessage(stream, { seq: 1, next_by_subj });
-    if (!first) return false;
-    if (first.seq <= ack_floor.stream_seq) return true;
+    if (first && first.seq <= ack_floor.stream_seq) return true;
     const knows = ({ num_pending, num_ack_pending }: ConsumerInfo) => num_pending + num_ack_pending;
+    if (!first && knows(info) === 0) return false;
     // what comes and goes between two looks is no reason
-    let before = info;
+    let before = knows(info);
     for (let look = 0; look < looks; look++) {
       const there = await count(nats, this.#layout, "messages", filter);
-      const after = await nats.jsm.consumers.info(stream, name);
-      if (there <= Math.max(knows(before), knows(after))) return false;
+      const after = knows(await nats.jsm.consumers.info(stream, name));
+      if (there >= Math.min(before, after) && there <= Math.max(before, after)) return false;
       before = after;
     }
     return true;

@@ -161,6 +161,22 @@ suite("nap up", () => {
       assert.deepEqual([ran.exit, text.test(ran.stderr)], [exit, true], ran.stderr);
     });
 
+  test("says nothing when it is told to, but failures; as JSON it says what was made", async () => {
+    const quiet = await up(["fn", "-q", "--skip-deploy", "--json"], [made()]);
+    const [{ name, status, image }] = JSON.parse(quiet.stdout);
+    assert.deepEqual([quiet.exit, quiet.stderr, name, status, image.slice(0, 6)], [0, "", "fn", "made", "fn:up-"]);
+    assert.match((await up(["fn", "-q"], [{ status: 400, body: "no" }])).stderr, /^fn +failed no/m);
+  });
+
+  test("annotations of flags win over ours", async () => {
+    const site = { "fn/index.html": "x" };
+    const script = [made(), { status: 404, path: "/system/function/fn" }, { status: 202 }];
+    const { seen } = await up(["fn", "--wait=false", "--annotation", "a=b"], script, site);
+    assert.deepEqual(JSON.parse(seen.at(-1)!.body).annotations, { a: "b", "napd.watchdog": "inject" });
+    const other = await up(["fn", "--wait=false", "--annotation", "napd.watchdog=image"], script, site);
+    assert.deepEqual(JSON.parse(other.seen.at(-1)!.body).annotations, { "napd.watchdog": "image" });
+  });
+
   test("which image another one takes the place of", () => {
     const rows: [image: string, by: string, is: boolean][] = [
       ["a:up-000000000000", "a:up-111111111111", true],
