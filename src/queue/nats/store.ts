@@ -22,9 +22,11 @@ import { Consumers } from "./consumers.ts";
 import { deliveryOf, type Info, type Key, type Layout, newId, newKey, partsOf } from "./layout.ts";
 import { type Packed, pack, publish, unpack } from "./messages.ts";
 import { pull } from "./pull.ts";
-import { deleteMessage, purgeRuns, type Run, readRun, writeRun } from "./runs.ts";
+import { overdueEveryMs, PutOff } from "./put-off.ts";
+import { deleteMessage, purgeKey, type Run, readRun, writeRun } from "./runs.ts";
 import { bury, sweep } from "./sweep.ts";
 import { depths, find, findRuns, list } from "./views.ts";
+import { Withdrawals } from "./withdrawals.ts";
 
 export interface NatsStoreOptions {
   readonly link: Link;
@@ -52,9 +54,6 @@ interface Held {
   isLeaving: boolean;
 }
 
-/** How often those are asked for again that should have been delivered again by now, and for how long, ms. */
-const overdueEveryMs = 100;
-const overdueForMs = 2000;
 /** How often, at most, consumers are looked at, ms. */
 const minMendMs = 5000;
 
@@ -73,10 +72,8 @@ export class NatsStore implements QueueStore {
   readonly #held = new Map<number, Held>();
   /** On their way to be held. */
   readonly #beginning = new Set<number>();
-  /** When what waits for its next attempt is due, as far as this machine put it off; by lane and function. */
-  readonly #putOff = new Map<string, Map<number, number>>();
-  /** What was published without an answer, and whoever asked was told that it was not. */
-  readonly #withdrawn = new Set<{ key: Key; bodyId: string | undefined }>();
+  readonly #putOff = new PutOff();
+  readonly #withdrawals: Withdrawals;
   readonly #behind: Pending;
   readonly #renewing: NodeJS.Timeout;
   readonly #mending: NodeJS.Timeout;
@@ -88,6 +85,7 @@ export class NatsStore implements QueueStore {
     this.#behind = new Pending((e) =>
       options.log.debug({ err: messageOf(e) }, "something was not removed from the queue's server; it is swept later"),
     );
+    this.#withdrawals = new Withdrawals({ ...options, behind: this.#behind });
     this.#renewing = setInterval(() => this.#renew(), options.ackWaitMs / 3).unref();
     const mend = () => options.link.ask((nats) => this.#consumers.mend(nats));
     this.#mending = setInterval(
@@ -109,7 +107,7 @@ export class NatsStore implements QueueStore {
     try {
       await publish(link, layout, "messages", packed, { expect: { lastSubjectSequence: 0 } });
     } catch (e) {
-      this.#withdraw(packed);
+      this.#withdrawals.add(packed);
       throw e;
     }
     await bodies.drop(message.body);
@@ -134,7 +132,7 @@ export class NatsStore implements QueueStore {
       if (!isAppError(e, "QUEUE_SERVER")) throw e;
     }
     messages.sort((a, b) => a.seq - b.seq);
-    return { messages, nextDue: isMore ? now : this.#nextDue(lane, fn, now) };
+    return { messages, nextDue: isMore ? now : this.#putOff.nextDue(lane, fn, now) };
   }
 
   async settle(seq: number, outcome: Outcome): Promise<boolean> {
@@ -162,7 +160,7 @@ export class NatsStore implements QueueStore {
       for (const name of ["messages", "dead"] as const) {
         for (const { key, seq, info } of await find(nats, layout, name, { callId })) {
           if (!(await deleteMessage(nats.jsm, layout.stream(name), seq, true))) continue;
-          await purgeRuns(nats, layout, key);
+          await purgeKey(nats.jsm, layout, "runs", key);
           this.#removeBody(info);
           // numbers of the two streams meet, and nothing that is dead has an attempt to end
           const state = name === "dead" ? "dead" : (runs.get(key)?.state ?? "queued");
@@ -246,7 +244,7 @@ export class NatsStore implements QueueStore {
       },
     });
     this.#renew();
-    for (const entry of this.#withdrawn) this.#withdrawNow(entry);
+    this.#withdrawals.retry();
     const begin = async (nats: Nats) => {
       await this.#consumers.mend(nats);
       await this.#announceAll();
@@ -317,7 +315,7 @@ export class NatsStore implements QueueStore {
         return null;
       }
     }
-    this.#putOff.get(`${lane} ${fn}`)?.delete(seq);
+    this.#putOff.remove(seq);
     const { info, message } = unpack(key, seq, run.attempts, delivery);
     this.#held.set(seq, { key, info, payload: delivery.data, run, record, reply, isLeaving: false });
     return message;
@@ -359,11 +357,11 @@ export class NatsStore implements QueueStore {
     const isOurs = await link.ask(({ jsm }) => deleteMessage(jsm, layout.stream("messages"), seq, true));
     if (!isOurs && !wasLeaving) {
       // it was cancelled meanwhile, or somebody else was faster
-      if (held.next) this.#withdraw(held.next);
+      if (held.next) this.#withdrawals.add(held.next);
       if (outcome.to === "dead") this.#behind.add(link.ask(({ jsm }) => purgeKey(jsm, layout, "dead", key)));
       return false;
     }
-    this.#behind.add(link.ask((nats) => purgeRuns(nats, layout, key)));
+    this.#behind.add(link.ask((nats) => purgeKey(nats.jsm, layout, "runs", key)));
     if (outcome.to === "done") this.#removeBody(info);
     if (outcome.next) {
       await bodies.drop(outcome.next.body);
@@ -391,23 +389,7 @@ export class NatsStore implements QueueStore {
 
   #putOffUntil(reply: string, seq: number, lane: Lane, fn: string, due: number, now: number): void {
     this.#nak(reply, Math.max(1, due - now));
-    const key = `${lane} ${fn}`;
-    const dues = this.#putOff.get(key) ?? new Map<number, number>();
-    this.#putOff.set(key, dues.set(seq, due));
-  }
-
-  #nextDue(lane: Lane, fn: string, now: number): number | null {
-    const key = `${lane} ${fn}`;
-    const dues = this.#putOff.get(key);
-    if (!dues) return null;
-    let next = Number.POSITIVE_INFINITY;
-    for (const [seq, due] of dues) {
-      // another machine has it by now
-      if (due + overdueForMs < now) dues.delete(seq);
-      else next = Math.min(next, due <= now ? now + overdueEveryMs : due);
-    }
-    if (dues.size === 0) this.#putOff.delete(key);
-    return Number.isFinite(next) ? next : null;
+    this.#putOff.add(lane, fn, seq, due);
   }
 
   /** Signs of life for all that runs here. */
@@ -422,7 +404,7 @@ export class NatsStore implements QueueStore {
 
   #forget(seq: number): void {
     this.#held.delete(seq);
-    for (const dues of this.#putOff.values()) dues.delete(seq);
+    this.#putOff.remove(seq);
   }
 
   #wakeOthers(lane: Lane, fn: string): void {
@@ -436,24 +418,4 @@ export class NatsStore implements QueueStore {
   #removeBody({ body }: Info): void {
     if (body) this.#behind.add(this.#o.bodies.remove(body.id));
   }
-
-  #withdraw({ key, info }: Packed): void {
-    const entry = { key, bodyId: info.body?.id };
-    this.#withdrawn.add(entry);
-    this.#withdrawNow(entry);
-  }
-
-  #withdrawNow(entry: { key: Key; bodyId: string | undefined }): void {
-    const { link, layout, bodies } = this.#o;
-    const work = async () => {
-      await link.ask(({ jsm }) => purgeKey(jsm, layout, "messages", entry.key));
-      if (entry.bodyId !== undefined) await bodies.remove(entry.bodyId);
-      this.#withdrawn.delete(entry);
-    };
-    this.#behind.add(work());
-  }
-}
-
-async function purgeKey(jsm: Nats["jsm"], layout: Layout, name: "messages" | "dead", key: Key): Promise<void> {
-  await jsm.streams.purge(layout.stream(name), { filter: layout.subject(name, key) });
 }
