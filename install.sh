@@ -137,6 +137,8 @@ while [ "$count" -gt 0 ]; do
   count=$((count - 1))
   case $option in
   --any-os) any_os=yes ;;
+  --from=*) from=${option#*=} ;;
+  --root=*) root=${option#*=}; set -- "$@" "$option" ;;
   --from | --root)
     [ "$count" -gt 0 ] || die "$option takes a value; --help says what there is"
     case $option in --from) from=$1 ;; *) root=$1; set -- "$@" --root "$1" ;; esac

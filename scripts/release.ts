@@ -129,7 +129,12 @@ function bundle(entry: string, outfile: string): void {
   const args = ["build", entry, "--target=node", `--outfile=${outfile}`];
   execFileSync(bunRuntime(process.arch), args, { cwd: root, stdio: ["ignore", "ignore", "inherit"] });
   // __dirname of packages becomes a text, by which a release would tell where it was made, and differ for it
-  writeFileSync(outfile, readFileSync(outfile, "utf8").replaceAll(root, "/napd"));
+  const text = readFileSync(outfile, "utf8").replaceAll(root, "/napd");
+  // one character beyond Latin-1, and V8 keeps two bytes for each of the source
+  writeFileSync(
+    outfile,
+    text.replace(/[^\0-\xff]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`),
+  );
   chmodSync(outfile, 0o644);
 }
 

@@ -87,7 +87,7 @@ export async function startDaemon(
     }),
   );
 
-  sayWhereElse(config, gateway.addresses[0]!, log);
+  if (sockets.length > 0) sayWhereElse(config, gateway.addresses, log);
 
   const db = openState(config.paths.data);
   up.defer(() => db.close());
@@ -290,11 +290,14 @@ function gatewayListeners(
 }
 
 /** Who looks for napd where a setting says should find out why it is not there. */
-function sayWhereElse({ gateway }: Config, { host, port }: ListenAddress, log: Logger): void {
-  const asWritten = (address: ListenAddress) => settings.gateway.listen.write(address).replace("[::]", "0.0.0.0");
-  const [wanted, found] = [asWritten(gateway.listen), asWritten({ host, port })];
-  if (wanted !== found && gateway.listen.port !== 0)
-    log.warn({ "gateway.listen": wanted, socket: found }, "the socket unit says where to listen, not gateway.listen");
+function sayWhereElse({ gateway }: Config, found: readonly ListenAddress[], log: Logger): void {
+  const { write, fallback } = settings.gateway.listen;
+  const asWritten = (address: ListenAddress) => write(address).replace("[::]", "0.0.0.0");
+  const [wanted, sockets] = [asWritten(gateway.listen), found.map(asWritten)];
+  if (sockets.includes(wanted)) return;
+  const wasSaid = wanted !== write(fallback);
+  const fields = { "gateway.listen": wanted, sockets };
+  log[wasSaid ? "warn" : "info"](fields, "the socket unit says where to listen, not gateway.listen");
 }
 
 function bridgeAddress(config: Config): string {

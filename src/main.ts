@@ -157,6 +157,7 @@ async function run(config: Config, sources: ConfigSources, log: Logger): Promise
   manager.ready(() => daemon.status());
   reload = openReload(config, sources, daemon, log, manager);
   const signal = await stopped;
+  reload = () => undefined;
   log.info({ signal }, "napd stops");
   manager.stopping();
   await daemon[Symbol.asyncDispose]();

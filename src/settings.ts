@@ -165,7 +165,10 @@ function fail(rule: string): never {
 /** Every setting of napd, by section. This table is what `--print-config` and the reference print. */
 export const settings = {
   gateway: {
-    listen: listen({ host: "0.0.0.0", port: 8080 }, "Address and port of the gateway and the API."),
+    listen: listen(
+      { host: "0.0.0.0", port: 8080 },
+      "Address and port of the gateway and the API, unless napd.socket says where.",
+    ),
     upstream_timeout: live(
       duration(
         60_000,
@@ -183,7 +186,9 @@ export const settings = {
     ),
     send_timeout: live(duration(60_000, "How long a caller may take nothing of an answer that waits for it.")),
     keep_alive: live(duration(65_000, "How long a connection stays open without a request.")),
-    max_connections: live(integer(10_000, 1, 1_000_000, "Connections at once; further ones are closed at once.")),
+    max_connections: live(
+      integer(10_000, 1, 1_000_000, "Connections at once, of each listener; further ones are closed at once."),
+    ),
     max_headers: live(integer(1000, 10, 100_000, "Fields of a request's head.")),
     max_header_bytes: integer(1_048_576, 8192, 16_777_216, "Bytes of a request's head."),
     function_routes: choice(

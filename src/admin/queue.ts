@@ -83,7 +83,7 @@ export function queueRoutes(
         reply.code(202).header("Retry-After", "1");
         return result.map(toJson);
       }
-      for (const [name, values] of grouped(result.headers)) reply.header(name, values);
+      for (const [name, values] of grouped(result.headers)) reply.header(name, values.length > 1 ? values : values[0]);
       return reply.header("Content-Length", result.bytes).send(result.body);
     },
   });

@@ -79,10 +79,10 @@ export function buildCall({ kind }: Builder, plan: ImagePlan, env: Readonly<Reco
     const args = ["build", ...common(plan, env), ...ssh, "--tag", plan.image, ".", ...secretsOf(plan)];
     return { args, ...(kit && { env: { DOCKER_BUILDKIT: "1" } }) };
   }
-  // these two keep no steps unless asked, and look for newer bases unless asked not to, unlike docker
-  const own = kind === "buildah" || kind === "podman" ? [...(plan.noCache ? [] : ["--layers"])] : [];
-  const pull = kind === "buildah" && !plan.pull ? ["--pull=false"] : [];
-  const flags = [...own, ...pull, ...common(plan, env), ...ssh, ...secretsOf(plan)];
+  const layers = (kind === "buildah" || kind === "podman") && !plan.noCache ? ["--layers"] : [];
+  // unlike docker it looks for newer bases unless asked not to, and keeps a container for each stage
+  const own = kind === "buildah" ? ["--force-rm", ...(plan.pull ? [] : ["--pull=false"])] : [];
+  const flags = [...layers, ...own, ...common(plan, env), ...ssh, ...secretsOf(plan)];
   return { args: ["build", ...flags, "--tag", canonical(plan.image), "."] };
 }
 

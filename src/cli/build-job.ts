@@ -58,13 +58,14 @@ export function openBuildLine(
         steps.end("sent");
       } else if (options.push)
         throw new Failure(`image ${f.image} names no registry to push to; nap new --prefix puts one before it`);
-      if (!options.deploy) return { state: "made", how: f.image, steps: steps.all };
-      // the gateway has it already, and no registry does
-      const annotations = pushed ? f.annotations : { "napd.pull-policy": "IfNotPresent", ...f.annotations };
+      if (!options.deploy) return { state: "made", how: f.image, image: f.image, steps: steps.all };
+      // the same name means something new: where that is now, whatever the gateway does otherwise
+      const policy = pushed ? "Always" : "IfNotPresent";
+      const annotations = { "napd.pull-policy": policy, ...f.annotations };
       const wanted = await deploymentOf(context, { ...f, annotations }, flags, true);
       const done = await deployOne(context, gateway, wanted, options, tell);
       steps.end(done.how ?? "");
-      return { ...done, steps: steps.all };
+      return { ...done, image: f.image, steps: steps.all };
     },
   };
 }

@@ -6,7 +6,7 @@ import { assembleContext, type BuildContext } from "./build-context.ts";
 import type { Builder } from "./builder.ts";
 import type { Context } from "./context.ts";
 import { Failure } from "./failure.ts";
-import { coloured, forOutput, remark } from "./output.ts";
+import { remark } from "./output.ts";
 import { runProgram } from "./program.ts";
 import type { StackFunction } from "./stack.ts";
 import { statusLines } from "./status-lines.ts";
@@ -146,7 +146,7 @@ export function speaker(
   tell: (text: string) => void,
 ): (line: string) => void {
   if (verbose) return (line) => remark(context, `${name} | ${line}`);
-  return quiet ? () => {} : (line) => tell(forOutput(context.stderr, line));
+  return quiet ? () => {} : tell;
 }
 
 /**
@@ -156,16 +156,15 @@ export function speaker(
 export async function forEach<F extends { name: string; image: string }>(
   context: Context,
   all: readonly F[],
-  { parallel = Math.min(4, availableParallelism()), quiet = false }: { parallel?: number; quiet?: boolean },
+  options: { readonly parallel?: number; readonly quiet?: boolean; readonly verbose?: boolean },
   done: string,
   work: Work<F>,
 ): Promise<Outcome[]> {
   if (all.length === 0) return [];
-  const lines = statusLines(
-    context,
-    all.map((f) => f.name),
-  );
+  const { parallel = Math.min(4, availableParallelism()), quiet = false, verbose = false } = options;
   const { stderr } = context;
+  const names = all.map((f) => f.name);
+  const lines = statusLines(context, names, !quiet && !verbose);
   const waiting = all.map((f, at) => ({ f, at }));
   const outcomes: Outcome[] = [];
 
@@ -174,13 +173,14 @@ export async function forEach<F extends { name: string; image: string }>(
     const seconds = () => Math.round((performance.now() - began) / 100) / 10;
     try {
       const { status, text } = await work(f, (said) => lines.set(f.name, said));
-      if (!quiet || stderr.isTTY)
-        lines.end(f.name, `${coloured(context, stderr, "green", status)} ${text} (${seconds().toFixed(1)} s)`);
+      if (!quiet) lines.end(f.name, `${text} (${seconds().toFixed(1)} s)`, { word: status, colour: "green" });
       outcomes[at] = { name: f.name, image: f.image, status, seconds: seconds() };
     } catch (e) {
-      if (!(e instanceof Failure)) throw e;
-      lines.end(f.name, `${coloured(context, stderr, "red", "failed")} ${e.message.split("\n")[0]}`);
-      outcomes[at] = { name: f.name, image: f.image, status: "failed", seconds: seconds(), error: e.message };
+      // what the file system refuses is this function's failure, too
+      if (!(e instanceof Failure) && !(e as NodeJS.ErrnoException).code?.startsWith("E")) throw e;
+      const { message } = e as Error;
+      lines.end(f.name, message.split("\n")[0]!, { word: "failed", colour: "red" });
+      outcomes[at] = { name: f.name, image: f.image, status: "failed", seconds: seconds(), error: message };
     }
   }
   const worker = async () => {

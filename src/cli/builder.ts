@@ -25,9 +25,7 @@ const probes: Readonly<Record<BuilderKind, readonly string[]>> = {
 };
 const probeTimeoutMs = 15_000;
 
-const remedyFor = (among: readonly BuilderKind[]): string =>
-  among.includes("buildah") ? anyRemedy : "install one, or take nap up, which runs it on a napd";
-const anyRemedy = "install buildah (Debian: apt-get install buildah), or take nap up, which can do without a builder";
+const remedy = "install buildah (Debian: apt-get install buildah), or take nap up, which can do without a builder";
 
 /**
  * The builder that is named, by `--builder` or `NAP_BUILDER`, as it is; else the first that works.
@@ -40,7 +38,7 @@ export async function findBuilder(
 ): Promise<Builder> {
   if (wanted) {
     const program = await findProgram(context, wanted);
-    if (!program) throw new Failure(`builder ${wanted} is not installed; ${remedyFor(among)}`);
+    if (!program) throw new Failure(`builder ${wanted} is not installed; ${remedy}`);
     return { kind: kindOf(wanted), program };
   }
   const reasons: string[] = [];
@@ -52,7 +50,7 @@ export async function findBuilder(
     reasons.push(`${kind} does not work: ${tail.at(-1) ?? `it ended with ${code}`}`);
   }
   if (reasons.length === 0) reasons.push(`there is none of ${among.join(", ")} here`);
-  throw new Failure(`${reasons.join("; ")}; ${remedyFor(among)}`);
+  throw new Failure(`${reasons.join("; ")}; ${remedy}`);
 }
 
 function kindOf(name: string): BuilderKind {

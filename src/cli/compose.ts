@@ -2,9 +2,10 @@ import { createHash } from "node:crypto";
 import { Readable } from "node:stream";
 import { createGzip } from "node:zlib";
 import { formatBytes } from "../base/quantities.ts";
+import type { Reply } from "./answers.ts";
 import { refused } from "./answers.ts";
 import { Failure } from "./failure.ts";
-import type { Gateway, Reply } from "./gateway.ts";
+import type { Gateway } from "./gateway.ts";
 import type { PackedLayer } from "./pack.ts";
 
 /** How an image differs from its base besides the layer; reference.md, "Composing". */

@@ -1,9 +1,10 @@
 import { setTimeout as delay } from "node:timers/promises";
+import { refused } from "./answers.ts";
 import type { Context } from "./context.ts";
 import type { Deployment } from "./deployment.ts";
 import { Failure } from "./failure.ts";
-import { type Gateway, refused } from "./gateway.ts";
-import { coloured, printJson } from "./output.ts";
+import type { Gateway } from "./gateway.ts";
+import { printJson } from "./output.ts";
 import { tellPull } from "./pull-progress.ts";
 import { getFunction, publicName, settled } from "./status.ts";
 import { statusLines } from "./status-lines.ts";
@@ -65,18 +66,18 @@ export async function deployOne(
 
 /**
  * Does something for each function, all at once, on a line for each; fails with all that went wrong when every one has
- * ended. `live: false` is for lines that others may write in between.
+ * ended. `live: false` is for lines that others may write in between; `quiet` tells failures only.
  */
 export async function forEachFunction<T extends Subject>(
   context: Context,
   gateway: Gateway,
   all: readonly T[],
-  { json, live }: { json: boolean; live?: boolean },
+  { json, live = true, quiet = false }: { json: boolean; live?: boolean; quiet?: boolean },
   work: (subject: T, tell: (text: string) => void) => Promise<Done>,
 ): Promise<void> {
   const { stderr } = context;
   const names = all.map(({ name }) => name);
-  const lines = statusLines(context, names, live);
+  const lines = statusLines(context, names, live && !quiet);
   const results = await Promise.all(
     all.map(async (subject) => {
       const { name, namespace } = subject;
@@ -85,11 +86,11 @@ export async function forEachFunction<T extends Subject>(
       try {
         const { state, how, more } = await work(subject, (text) => lines.set(name, text));
         const seconds = `${((performance.now() - began) / 1000).toFixed(1)} s`;
-        lines.end(name, `${coloured(context, stderr, "green", state)} ${url} (${how ? `${how}, ` : ""}${seconds})`);
+        if (!quiet) lines.end(name, `${url} (${how ? `${how}, ` : ""}${seconds})`, { word: state, colour: "green" });
         return { name, url, status: state, ...more };
       } catch (e) {
         if (!(e instanceof Failure)) throw e;
-        lines.end(name, `${coloured(context, stderr, "red", "failed")} ${e.message}`);
+        lines.end(name, e.message, { word: "failed", colour: "red" });
         return { name, url, status: "failed", error: e.message };
       }
     }),

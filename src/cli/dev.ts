@@ -10,6 +10,7 @@ import { Watch } from "./watch.ts";
 
 export interface DevOptions {
   readonly verbose: boolean;
+  readonly quiet: boolean;
   /** Shows what the functions write. */
   readonly logs: boolean;
 }
@@ -22,7 +23,7 @@ export async function keepUp(
   context: Context,
   open: (plan: Plan) => Promise<Gateway>,
   replan: () => Promise<Plan>,
-  { verbose, logs }: DevOptions,
+  { verbose, quiet, logs }: DevOptions,
 ): Promise<{ gateway: Gateway; jobs: readonly Job[] }> {
   const { signal } = context;
   let plan = await replan();
@@ -32,7 +33,7 @@ export async function keepUp(
   try {
     for (let jobs = plan.jobs; ; ) {
       watch ??= await Watch.open(sourcesOf(plan));
-      await told(context, runJobs(context, gateway, jobs, { json: false, verbose, live: !logs }));
+      await told(context, runJobs(context, gateway, jobs, { json: false, quiet, verbose, live: !logs }));
       if (logs) for (const job of plan.jobs) tail(context, gateway, job, tailed);
       const changed = await watch.next(signal);
       if (plan.file && changed.has(plan.file)) {

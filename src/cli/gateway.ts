@@ -19,8 +19,6 @@ export interface RequestOptions {
   readonly anonymous?: boolean;
 }
 
-export { type Reply, refused };
-
 export interface Gateway {
   /** Normalised. */
   readonly url: string;

@@ -29,6 +29,7 @@ export interface Job extends Subject {
 }
 
 export interface JobDone extends Done {
+  readonly image?: string;
   readonly steps?: readonly Step[];
   readonly notes?: readonly string[];
 }
@@ -91,9 +92,14 @@ export async function planUp(
 /** It has an image that is only to be deployed. */
 const isMadeElsewhere = (f: StackFunction): boolean => f.skipBuild || (!f.lang && !f.handler);
 
-/** Where the watchdog serves by itself no process says that it is wanted. */
-const annotationsFor = ({ process }: Recipe): Record<string, string> =>
-  process === undefined ? { "napd.watchdog": "inject" } : {};
+/**
+ * Where the watchdog serves by itself no process says that it is wanted. Where it passes calls on, the function is ready
+ * when it listens itself: so a version that does not come up never takes the place of one that runs.
+ */
+const annotationsFor = ({ process, changes }: Recipe): Record<string, string> => ({
+  ...(process === undefined && { "napd.watchdog": "inject" }),
+  ...(changes.env?.mode === "http" && { "com.openfaas.ready.http.path": "/_/ready" }),
+});
 
 async function folderJob(shared: Shared, given: string): Promise<Job> {
   const { context, flags, options } = shared;
@@ -119,9 +125,9 @@ async function folderJob(shared: Shared, given: string): Promise<Job> {
           ...{ context, name, namespace, recipe, repository: flags.image ? repositoryOf(flags.image) : name },
           deployment: async (image, made) => {
             const fprocess = flags.fprocess ?? made.process;
-            const annotations = annotationsFor(made);
-            const all = { ...flags, name, image, ...(fprocess && { fprocess }) };
-            return deploymentOfFlags(all, { annotations });
+            const ours = Object.entries(annotationsFor(made)).map(([key, value]) => `${key}=${value}`);
+            const annotation = [...ours, ...flags.annotation];
+            return deploymentOfFlags({ ...flags, name, image, annotation, ...(fprocess && { fprocess }) });
           },
         },
         options,
@@ -136,8 +142,8 @@ async function folderRecipes(
   folder: string,
   flags: PlanFlags,
 ): Promise<{ recipe: () => Promise<Recipe>; remark: string } | { dockerfile: string }> {
-  const process = flags.process ?? flags.fprocess;
-  if (flags.lang) return ofTemplate(flags.lang, `template ${flags.lang}`);
+  const { process, lang } = flags;
+  if (lang) return ofTemplate(lang, `template ${lang}`);
   if (process) return ofScript(process, flags.base ?? baseFor(process), `runs ${process}`);
   const guessed = await guessFolder(folder, { mayBuild: flags.builder !== false });
   if (guessed.kind === "builder") return { dockerfile: guessed.why };
@@ -158,7 +164,7 @@ async function folderRecipes(
     if (!hasLayer(template))
       throw new Failure(`template ${lang} does not say how it is used without a builder (layer)`);
     const base = flags.base ?? template.layer.base;
-    const recipe = () => templateRecipe(context, template, folder, [], base);
+    const recipe = () => templateRecipe(context, template, { handler: folder, copy: [], base, starters: false });
     return { recipe, remark: `${why}, on ${base}` };
   }
 }
@@ -198,7 +204,7 @@ async function stackJob(shared: Shared, f: StackFunction): Promise<Job> {
         gateway,
         {
           ...{ context, ...subject, repository: f.image === "" ? f.name : repositoryOf(f.image) },
-          recipe: () => templateRecipe(context, template, handler, build.copy),
+          recipe: () => templateRecipe(context, template, { handler, copy: build.copy, starters: true }),
           deployment: async (image, recipe) => {
             const fprocess = f.fprocess ?? recipe.process;
             const annotations = { ...annotationsFor(recipe), ...f.annotations };

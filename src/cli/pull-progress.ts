@@ -14,7 +14,11 @@ interface Pull {
  * While a deploy is waited for: tells how far the pull of its image is, as napd knows it. Of other gateways, and after
  * anything odd, it tells nothing.
  */
-export function tellPull(gateway: Gateway, { image, namespace }: Deployment, tell: (text: string) => void): Disposable {
+export function tellPull(
+  gateway: Gateway,
+  { image, namespace }: Pick<Deployment, "image"> & { readonly namespace?: string | undefined },
+  tell: (text: string) => void,
+): Disposable {
   const over = new AbortController();
   const path = "/system/images/pulls";
   const name = /[:@][^/]*$/.test(image) ? image : `${image}:latest`;

@@ -1,4 +1,4 @@
-import { readFile, stat } from "node:fs/promises";
+import { readdir, readFile, stat } from "node:fs/promises";
 import { basename, join, resolve, sep } from "node:path";
 import type { Changes } from "./compose.ts";
 import type { Context } from "./context.ts";
@@ -26,19 +26,29 @@ export const hasLayer = (template: Template): template is LayerTemplate => templ
 const plainPath = "/home/app";
 const plainUser = "1000:1000";
 
-/** The template with the handler folder over its own, as a build context has it; contracts/cli.md §4.3. */
+export interface TemplateUse {
+  /** The user's code, absolute. */
+  readonly handler: string;
+  /** Paths that go into the handler folder as well. */
+  readonly copy: readonly string[];
+  /** @default the template's */
+  readonly base?: string | undefined;
+  /** The template's own handler files stay where the user has none, as in a build context (contracts/cli.md §4.3). */
+  readonly starters: boolean;
+}
+
+/** The template with the user's code in its handler folder. */
 export async function templateRecipe(
   context: Context,
   template: LayerTemplate,
-  handler: string,
-  copy: readonly string[],
-  base = template.layer.base,
+  { handler, copy, base = template.layer.base, starters }: TemplateUse,
 ): Promise<Recipe> {
   const { path, user, environment } = template.layer;
   const files: Files = new Map();
   const top = path.slice(1);
   files.set(top, { kind: "folder" });
-  await collect(files, template.dir, { to: top, within: [], except: isForBuilder });
+  const isPassedOver = (name: string) => isForBuilder(name) || (!starters && name === template.handlerFolder);
+  await collect(files, template.dir, { to: top, within: [], except: isPassedOver });
   const to = `${top}/${template.handlerFolder}`;
   const within = [resolve(context.cwd)];
   // these belong to the command line, when the handler is the working directory
@@ -115,6 +125,9 @@ export async function lacks(handler: string): Promise<string | undefined> {
     if (Object.keys(dependencies).length > 0)
       return `${folder}/package.json has dependencies; npm install there brings them into the folder`;
   }
+  const requirements = await readFile(join(handler, "requirements.txt"), "utf8").catch(() => "");
+  if (/^\s*[^\s#]/m.test(requirements) && !(await readdir(handler)).some((name) => name.endsWith(".dist-info")))
+    return `${folder}/requirements.txt names packages; pip install --target . there brings them into the folder`;
   return undefined;
 }
 

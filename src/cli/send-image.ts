@@ -2,10 +2,11 @@ import { createReadStream } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { refused } from "./answers.ts";
 import type { Builder } from "./builder.ts";
 import type { Context } from "./context.ts";
 import { Failure } from "./failure.ts";
-import { type Gateway, refused } from "./gateway.ts";
+import type { Gateway } from "./gateway.ts";
 import { canonical } from "./image-name.ts";
 import { runProgram } from "./program.ts";
 

@@ -1,7 +1,8 @@
 import { readdir } from "node:fs/promises";
+import { refused } from "./answers.ts";
 import type { Context } from "./context.ts";
 import { Failure, wrongUsage } from "./failure.ts";
-import { connect, refused } from "./gateway.ts";
+import { connect } from "./gateway.ts";
 import { ownTemplates, readTemplate } from "./templates.ts";
 
 /** A template of a store; contracts/cli.md §4.6. */

@@ -1,12 +1,13 @@
 import { formatBytes } from "../base/quantities.ts";
 import { refused } from "./answers.ts";
 import { differences } from "./compare.ts";
-import { type ComposedImage, composeImage, isSuperseded } from "./compose.ts";
+import { type ComposedImage, type Composition, composeImage, isSuperseded } from "./compose.ts";
 import type { Context } from "./context.ts";
 import { type DeployOptions, type Done, deployOne } from "./deploy.ts";
 import type { Deployment } from "./deployment.ts";
 import type { Gateway } from "./gateway.ts";
 import { packLayer } from "./pack.ts";
+import { tellPull } from "./pull-progress.ts";
 import type { Recipe } from "./recipe.ts";
 import { type FunctionStatus, functionPath } from "./status.ts";
 
@@ -63,7 +64,7 @@ export async function packAndDeploy(
   const { base, changes, notes } = recipe;
   const { pull } = options;
   const composition = { repository, namespace, base, changes, layer, pull };
-  const { image, name, sent } = await composeImage(gateway, composition, tell);
+  const { image, name, sent } = await composeTelling(f.context, gateway, composition, tell);
   steps.end(sent ? "sent and composed" : "composed");
   const about = { steps: steps.all, notes, image: name };
   if (!options.deploy) return { state: "made", how: name, ...about };
@@ -75,6 +76,18 @@ export async function packAndDeploy(
   steps.end(`${done.how}${options.wait ? ", ready" : ""}`);
   if (before && options.wait && isSuperseded(before.image, name)) await forget(gateway, f, before.image);
   return { ...done, ...about };
+}
+
+/** On a terminal, says meanwhile how far the base is. */
+async function composeTelling(
+  { stderr }: Context,
+  gateway: Gateway,
+  composition: Composition,
+  tell: (text: string) => void,
+): ReturnType<typeof composeImage> {
+  const { base: image, namespace } = composition;
+  using _ = stderr.isTTY ? tellPull(gateway, { image, namespace }, tell) : undefined;
+  return await composeImage(gateway, composition, tell);
 }
 
 async function statusOf(gateway: Gateway, { name, namespace }: PackedFunction): Promise<FunctionStatus | undefined> {

@@ -59,12 +59,17 @@ export class Watch implements Disposable {
 
   /** The next changes. Rejects with the signal's reason. */
   async next(signal: AbortSignal): Promise<ReadonlySet<string>> {
-    while (this.#changed.size === 0 || this.#timer) {
-      signal.throwIfAborted();
-      await new Promise<void>((resolve) => {
-        this.#wake = resolve;
-        signal.addEventListener("abort", () => resolve(), { once: true });
-      });
+    const onAbort = () => this.#wake();
+    signal.addEventListener("abort", onAbort);
+    try {
+      while (this.#changed.size === 0 || this.#timer) {
+        signal.throwIfAborted();
+        await new Promise<void>((resolve) => {
+          this.#wake = resolve;
+        });
+      }
+    } finally {
+      signal.removeEventListener("abort", onAbort);
     }
     const changed = new Set(this.#changed);
     this.#changed.clear();

@@ -225,6 +225,7 @@ async function packageOf(program: string): Promise<RuntimeFact["package"]> {
   const path = (await output("sh", "-c", `command -v ${program}`))?.trim();
   const owner = path && (await output("dpkg-query", "--search", path));
   const name = owner ? owner.split(":", 1)[0]! : undefined;
+  // biome-ignore lint/suspicious/noTemplateCurlyInString: the form that dpkg-query fills in
   const version = name && (await output("dpkg-query", "--show", "--showformat=${Version}", name));
   if (!name || !version) return undefined;
   const packed = await readFile(`/usr/share/doc/${name}/changelog.Debian.gz`).catch(() => undefined);

@@ -64,7 +64,6 @@ export class Connections implements Disposable {
   readonly #limits: ConnectionLimits;
   readonly #all = new Set<Connection>();
   readonly #looking: NodeJS.Timeout;
-
   #drains = false;
 
   constructor(limits: ConnectionLimits) {

@@ -100,7 +100,7 @@ async function composeImage(
   const layer = received ?? { digest: known.digest, size: Number(known.size) };
   const pull = composition.pull ?? (settings.pullPolicy === "Never" ? "Never" : "IfNotPresent");
   const { ref } = await images.compose(namespace, { name, base, pull, layer, changes }, watch.signal);
-  const record = (await containerd.images.list({ namespace }, [`name==${ref}`]))[0];
+  const record = (await containerd.images.list({ namespace }, [`name=="${ref}"`]))[0];
   if (!record) throw new AppError("IMAGE_UNKNOWN", [ref, namespace]); // removed at this very moment
   return describe(host, namespace, record, images.keeper.used());
 }

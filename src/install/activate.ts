@@ -23,8 +23,6 @@ interface Before {
   readonly units: Units;
   /** The one before that. */
   readonly older: Release | undefined;
-  /** Databases that the new release changes beyond what this one can read. */
-  readonly databases: readonly string[];
 }
 
 /**
@@ -34,9 +32,10 @@ interface Before {
  */
 export async function activate(machine: Machine, release: Release, waitMs: number): Promise<void> {
   const { places, config } = machine;
+  await dropDatabaseCopies(config.paths.data);
   const databases = databasesToChange(config.paths.data, release);
   const [current, older] = [await linkedRelease(places.current), await linkedRelease(places.previous)];
-  const before = { release: current, units: await unitsIn(places.units), older, databases };
+  const before = { release: current, units: await unitsIn(places.units), older };
   await switchTo(places, release);
   try {
     await runRelease(machine, release, databases, waitMs);
@@ -55,12 +54,12 @@ const mendIt = "mend it and run this again; napd doctor may help";
 async function goBack(machine: Machine, before: Before, why: string, waitMs: number): Promise<AppError> {
   const { places, config } = machine;
   const lines = await journal(machine);
-  const { release, units, older, databases } = before;
+  const { release, units, older } = before;
   if (!release && units.size === 0) return new AppError("INSTALL", [why, mendIt, lines]);
   machine.say("going back to what ran before");
   try {
     await stop(machine);
-    await putDatabasesBack(config.paths.data, databases);
+    await putDatabasesBack(config.paths.data);
     if (release) await pointTo(places.current, release);
     else await rm(places.current);
     if (older) await pointTo(places.previous, older);
@@ -77,7 +76,10 @@ async function goBack(machine: Machine, before: Before, why: string, waitMs: num
   return new AppError("INSTALL", [why, `${release ? `napd ${release.version}` : "what ran before"} runs again`, lines]);
 }
 
-/** Restarts what has to be: nothing, when the release runs already by its units. */
+/**
+ * Restarts what has to be: nothing, when the release runs already by its units. Of `databases` copies are made before,
+ * since the release before cannot read them any more afterwards.
+ */
 async function runRelease(
   machine: Machine,
   release: Release,

@@ -1,5 +1,5 @@
 import { constants, existsSync } from "node:fs";
-import { copyFile, mkdir, rm } from "node:fs/promises";
+import { copyFile, mkdir, readdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { AppError } from "../base/errors.ts";
@@ -8,8 +8,7 @@ import type { Release } from "./releases.ts";
 /** Versions of the schemas of databases, by file. */
 export type Schemas = Readonly<Record<string, number>>;
 
-/** A database with the log of its latest changes. */
-const parts = ["", "-wal"];
+const log = "-wal";
 const copies = ".before-upgrade";
 
 /** Of those databases that are there. */
@@ -42,26 +41,36 @@ export function databasesToChange(dataDir: string, { version, schemas }: Release
   return Object.keys(found).filter((file) => found[file]! < schemas[file]!);
 }
 
-/** Copies of databases, for the case that a new release does not get healthy. napd must not run. */
+/**
+ * Copies databases, for the case that a new release does not get healthy; all of them, or there are no copies. napd
+ * must not run.
+ */
 export async function keepDatabases(dataDir: string, files: readonly string[]): Promise<void> {
-  const dir = join(dataDir, copies);
-  await rm(dir, { recursive: true, force: true });
-  await mkdir(dir, { mode: 0o700 });
-  await copyAll(dataDir, dir, files);
+  const work = join(dataDir, `${copies}.new`);
+  await rm(work, { recursive: true, force: true });
+  await mkdir(work, { mode: 0o700 });
+  for (const file of files.flatMap(partsOf))
+    if (existsSync(join(dataDir, file)))
+      await copyFile(join(dataDir, file), join(work, file), constants.COPYFILE_FICLONE);
+  await rename(work, join(dataDir, copies));
 }
 
-/** The state that `keepDatabases` met. napd must not run. */
-export async function putDatabasesBack(dataDir: string, files: readonly string[]): Promise<void> {
-  for (const file of files)
-    for (const part of [...parts, "-shm"]) await rm(join(dataDir, `${file}${part}`), { force: true });
-  await copyAll(join(dataDir, copies), dataDir, files);
+/** Puts back what was copied, if anything was. napd must not run. */
+export async function putDatabasesBack(dataDir: string): Promise<void> {
+  const dir = join(dataDir, copies);
+  // a database before its log, which goes with the one that is replaced
+  for (const file of (await readdir(dir).catch(() => [])).sort()) {
+    if (!file.endsWith(log))
+      for (const part of [log, "-shm"]) await rm(join(dataDir, `${file}${part}`), { force: true });
+    await rename(join(dir, file), join(dataDir, file));
+  }
 }
 
 export async function dropDatabaseCopies(dataDir: string): Promise<void> {
-  await rm(join(dataDir, copies), { recursive: true, force: true });
+  for (const dir of [copies, `${copies}.new`]) await rm(join(dataDir, dir), { recursive: true, force: true });
 }
 
-async function copyAll(from: string, to: string, files: readonly string[]): Promise<void> {
-  for (const file of files.flatMap((name) => parts.map((part) => `${name}${part}`)))
-    if (existsSync(join(from, file))) await copyFile(join(from, file), join(to, file), constants.COPYFILE_FICLONE);
+/** Its latest changes may be in its log only. */
+function partsOf(file: string): string[] {
+  return [file, `${file}${log}`];
 }

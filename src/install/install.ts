@@ -49,9 +49,8 @@ async function needSystemd(machine: Machine): Promise<void> {
     ]);
 }
 
-async function packages(machine: Machine, { packages }: InstallOptions): Promise<void> {
-  const installed = await installPackages(machine, packages);
-  if (installed.length > 0) machine.say(`installed ${installed.join(", ")}`);
+function packages(machine: Machine, { packages }: InstallOptions): Promise<void> {
+  return installPackages(machine, packages);
 }
 
 async function containerd(machine: Machine, { start }: InstallOptions): Promise<void> {

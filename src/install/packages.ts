@@ -26,7 +26,7 @@ async function hasPlugins({ config }: Machine): Promise<boolean> {
   return some(...dirs);
 }
 
-export async function missingPackages(machine: Machine): Promise<string[]> {
+async function missingPackages(machine: Machine): Promise<string[]> {
   const found = await Promise.all(needs.map(([, isThere]) => isThere(machine)));
   return needs.filter((_, i) => !found[i]).map(([name]) => name);
 }
@@ -35,18 +35,16 @@ export async function missingPackages(machine: Machine): Promise<string[]> {
 const lockSeconds = 300;
 const aptMs = 30 * 60_000;
 
-/**
- * Installs what is missing: from the distribution, or from the `.deb` files of `folder`. Resolves with what was
- * missing. Fails with INSTALL.
- */
-export async function installPackages(machine: Machine, folder: string | undefined): Promise<string[]> {
+/** Installs what is missing: from the distribution, or from the `.deb` files of `folder`. Fails with INSTALL. */
+export async function installPackages(machine: Machine, folder: string | undefined): Promise<void> {
   const missing = await missingPackages(machine);
-  if (missing.length === 0) return [];
+  if (missing.length === 0) return;
   if (!(await has(machine, "apt-get")))
     throw new AppError("INSTALL", [
       `this machine lacks ${missing.join(", ")} (Debian's names) and has no apt-get`,
       "install them your way, then run this again",
     ]);
+  machine.say(`installing ${missing.join(", ")} …`);
   if (folder !== undefined) await installFiles(machine, missing, resolve(folder));
   else await installFromDistribution(machine, missing);
   const left = await missingPackages(machine);
@@ -57,7 +55,6 @@ export async function installPackages(machine: Machine, folder: string | undefin
         ? "install it your way, then run this again"
         : `put it into ${folder}, with all it depends on`,
     ]);
-  return missing;
 }
 
 async function installFiles(machine: Machine, missing: readonly string[], folder: string): Promise<void> {
@@ -79,7 +76,7 @@ async function installFromDistribution(machine: Machine, missing: readonly strin
   // the lists may be old, or not there at all; where they are good, nothing has to be fetched twice
   if ((await aptInstall(machine, missing)) === undefined) return;
   const updated = await apt(machine, ["update"]);
-  const why = (await aptInstall(machine, missing)) ?? undefined;
+  const why = await aptInstall(machine, missing);
   if (why === undefined) return;
   throw new AppError("INSTALL", [
     `apt-get cannot install ${missing.join(", ")}: ${updated ?? why}`,

@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import { constants, statfsSync } from "node:fs";
 import { copyFile, link, lstat, mkdir, readdir, readFile, realpath, rename, rm, symlink } from "node:fs/promises";
-import { basename, dirname, join, relative } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { AppError, systemCode } from "../base/errors.ts";
 import { formatBytes } from "../base/quantities.ts";
 import type { Schemas } from "./databases.ts";
@@ -130,9 +130,9 @@ async function installed(places: Places): Promise<Release[]> {
   return (await Promise.all(found)).filter((release) => release !== undefined);
 }
 
-/** Makes a link lead to a release, in one step. */
-export async function pointTo(path: string, { folder }: Pick<Release, "folder">): Promise<void> {
-  const target = relative(dirname(path), folder);
+/** Makes a link of an installation lead to one of its releases, in one step. */
+export async function pointTo(path: string, { folder }: Release): Promise<void> {
+  const target = `releases/${basename(folder)}`;
   if ((await linkTarget(path)) === target) return;
   const next = join(dirname(path), `.${basename(path)}.new`);
   await rm(next, { force: true });
@@ -156,7 +156,7 @@ export async function prune(places: Places): Promise<string[]> {
   const kept = await Promise.all([places.current, places.previous].map((path) => realpath(path).catch(() => "")));
   const mounted = await mountedReleases();
   const names = await readdir(places.releases).catch(() => []);
-  const old = names.filter((name) => !kept.includes(join(places.releases, name)));
+  const old = names.filter((name) => !kept.some((folder) => basename(folder) === name)); // /opt may be a link
   for (const name of old)
     if (!mounted.has(name)) await rm(join(places.releases, name), { recursive: true, force: true });
   return old.filter((name) => mounted.has(name));

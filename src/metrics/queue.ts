@@ -20,8 +20,10 @@ export function queueMetrics(registry: Registry, { queue, now }: QueueSources): 
   type Depth = Awaited<ReturnType<typeof queue.depths>>[number];
   const gauge = (name: string, help: string, value: (depth: Depth) => number, lane = "call") =>
     family(registry, { name, type: "gauge", help }, async () => {
-      const depths = (await queue.depths()).filter((depth) => depth.lane === lane);
-      return depths.map((depth): Sample => ({ labels: labelsOf(depth.fn), value: value(depth) }));
+      // a server that keeps the queue may be away, and the other metrics are not
+      const depths = await queue.depths().catch(() => []);
+      const those = depths.filter((depth) => depth.lane === lane);
+      return those.map((depth): Sample => ({ labels: labelsOf(depth.fn), value: value(depth) }));
     });
   gauge("queue_worker_pending_messages", "Asynchronous calls that wait.", ({ queued }) => queued);
   gauge("napd_queue_dead_messages", "Asynchronous calls that were given up and are kept.", ({ dead }) => dead);

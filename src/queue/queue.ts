@@ -162,7 +162,7 @@ export class Queue {
     }
     for (const { lane, fn } of revived) {
       this.#places.add(fn);
-      this.#dispatcher.kick(lane, fn);
+      this.#kick(lane, fn);
     }
   }
 
@@ -220,7 +220,7 @@ export class Queue {
   /** What another machine did that is dead by now, or could not tell, is found here. */
   async #recount(): Promise<void> {
     try {
-      const depths = await this.#o.store.depths();
+      const depths = await this.depths();
       this.#places.recount(depths);
       for (const { lane, fn, queued, running } of depths) if (queued + running > 0) this.#kick(lane, fn);
     } catch (e) {

@@ -11,6 +11,7 @@ import { runCommandLine } from "../../src/cli/main.ts";
 /** An answer of the server below. */
 export interface Scripted {
   status: number;
+  /** A function makes it of the query. */
   body?: unknown;
   headers?: Record<string, string>;
   /** Only for this path. */
@@ -51,7 +52,8 @@ export async function openRecordingServer(
       (a) => a.times > 0 && (a.path ?? path) === path && (a.method ?? request.method) === request.method,
     );
     if (next) next.times--;
-    const text = typeof next?.body === "string" ? next.body : JSON.stringify(next?.body ?? "");
+    const told = typeof next?.body === "function" ? next.body(query) : next?.body;
+    const text = typeof told === "string" ? told : JSON.stringify(told ?? "");
     const { port } = server.address() as AddressInfo;
     response.writeHead(next?.status ?? 404, next?.headers).end(text.replaceAll("PORTX", String(port)));
   };

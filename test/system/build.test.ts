@@ -4,7 +4,9 @@ import { execFile } from "node:child_process";
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { after, before, suite, test } from "node:test";
 import { promisify } from "node:util";
+import { startChild, waitReady } from "../../scripts/child.ts";
 import { baseLayer, type LayerEntry, librariesOf, writeOciArchive } from "../../scripts/oci-image.ts";
+import { freePort } from "../support/free-port.ts";
 import { openRegistry, type Registry } from "../support/registry.ts";
 import { commitFiles } from "../support/template-repository.ts";
 import { openWorld, type World } from "../support/world.ts";
@@ -99,6 +101,26 @@ suite("nap and buildah", () => {
     assert.equal((await world.call("/function/site/../README.md")).status, 404);
   });
 
+  test("one of them runs without a gateway, until Ctrl-C", async () => {
+    const port = await freePort();
+    const logFile = `${world.dir}/local-run.log`;
+    const entry = `${import.meta.dirname}/../../src/nap.ts`;
+    const args = ["-C", cwd, process.execPath, entry, "local-run", "script", "--build=false", "-p", String(port)];
+    await using running = await startChild("env", args, { env, logFile });
+    const call = () => fetch(`http://127.0.0.1:${port}/x`, { method: "POST", body: "hi" }).then((r) => r.text());
+    const isUp = () =>
+      call().then(
+        () => true,
+        () => false,
+      );
+    await waitReady(running, isUp, { what: "the function", timeoutMs: 60_000, logFile });
+    assert.equal(await call(), "Hello from bash: POST /x\nhi");
+    process.kill(running.pid, "SIGINT");
+    assert.deepEqual(await running.exited, { code: 0, signal: null }, await readFile(logFile, "utf8"));
+    assert.equal((await exec("buildah", ["containers", "--quiet"], { env })).stdout, "");
+    await assert.rejects(call());
+  });
+
   test("a template of a git repository is fetched, built unchanged, pushed to a registry and deployed from there", async () => {
     const repository = `${world.dir}/templates`;
     await mkdir(repository);
@@ -128,5 +150,26 @@ suite("nap and buildah", () => {
     await nap(["deploy", "-f", "shout.yaml"]);
     const answer = await world.call("/function/shouting", { method: "POST", body: "quiet" });
     assert.deepEqual([answer.status, answer.text], [200, "QUIET"]);
+  });
+
+  test("nap up builds what needs it: for its registry where it names one, else for napd; and again after an edit", async () => {
+    const base = ["--build-arg", `BASE=${env.BASE_IMAGE}`];
+    await writeFile(`${cwd}/shouting/handler.sh`, "handle() { rev; }\n");
+    await nap(["up", "-f", "shout.yaml", ...base]);
+    const call = async (name: string) =>
+      (await world.call(`/function/${name}`, { method: "POST", body: "quiet" })).text;
+    assert.equal((await call("shouting")).trim(), "teiuq");
+
+    await mkdir(`${cwd}/plain`);
+    await writeFile(`${cwd}/plain/Dockerfile`, "ARG BASE\nFROM $BASE\nCOPY text /text\n");
+    for (const text of ["one\n", "two\n"]) {
+      await writeFile(`${cwd}/plain/text`, text);
+      const [done] = JSON.parse(await nap(["up", "plain", "--fprocess", "cat /text", "--json", ...base]));
+      assert.deepEqual(
+        done.steps.map((s: { step: string }) => s.step.replace("updated", "created")),
+        ["built by buildah", "sent", "created"],
+      );
+      assert.equal(await call("plain"), text);
+    }
   });
 });

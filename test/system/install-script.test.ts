@@ -146,7 +146,7 @@ suite("install.sh", () => {
 
   test("unpacks an archive, and leaves nothing of that", async () => {
     await sums(`${await digest()}  ${basename(archive)}\n`);
-    const { stdout, stderr } = await install("--from", archive);
+    const { stdout, stderr } = await install(`--from=${archive}`);
     assert.equal(stdout, `handed over: install --root ${machine.root}\n`);
     assert.equal(stderr, "");
     assert.deepEqual(await readdir(join(tmp.path, "t")), []);

@@ -39,6 +39,8 @@ suite("an installation", () => {
     machine = await testMachine(join(world.dir, "m"), { ...world.settings, "images.pull_policy": "Never" });
     up.defer(async () => void (await machine.run("systemctl", ["stop", "napd.service"])));
     const first = await unpackedRelease(join(world.dir, "first"));
+    await mkdir(place("disk/opt"), { recursive: true });
+    await symlink("disk/opt", place("opt"));
     const socket = (text: string) => text.replace("0.0.0.0:8080", world.settings["gateway.listen"]!);
     const files = { "systemd/napd.socket": socket };
     for (const version of ["1.0.0", "1.1.0", "1.2.0"])
@@ -79,7 +81,8 @@ suite("an installation", () => {
       const { code, stderr } = await install("1.0.0", ...options);
       assert.equal(code, 1);
       assert.match(stderr, why);
-      assert.deepEqual(await readdir(machine.root), ["etc", "run", "stubs"]);
+      assert.deepEqual(await readdir(machine.root), ["disk", "etc", "opt", "run", "stubs"]);
+      assert.deepEqual(await readdir(place("opt")), []);
     };
 
     test("no way to the packages", async () => {
@@ -113,13 +116,11 @@ suite("an installation", () => {
     });
 
     test("room for the release", async () => {
-      await mkdir(place("opt/napd/releases"), { recursive: true });
       await run("mount", ["-t", "tmpfs", "-o", "size=80m", "tmpfs", place("opt")]);
       const { code, stderr } = await install("1.0.0");
       await run("umount", [place("opt")]);
       assert.equal(code, 1);
       assert.match(stderr, /opt\/napd\/releases has no room for the release, which takes [\d.]+ .iB; free some/);
-      await rm(place("opt"), { recursive: true });
     });
   });
 
@@ -211,31 +212,27 @@ suite("an installation", () => {
     assert.equal(new Set(await Promise.all(inodes)).size, 1);
   });
 
-  test("goes back when it is told to, and forth again", async () => {
-    for (const version of ["1.1.0", "1.2.0"]) {
-      succeeds(await napd("install", "--rollback", "--root", machine.root));
-      assert.equal(await running(), version);
-    }
+  test("goes back when it is told to", async () => {
+    succeeds(await napd("install", "--rollback", "--root", machine.root));
+    assert.equal(await running(), "1.1.0");
     assert.deepEqual(await processes(), deployed);
   });
 
   test("goes on where a run was cut off", async () => {
-    const cut = machine.start(join(releases["1.1.0"]!, "bin/napd"), ["install", "--root", machine.root]);
+    const cut = machine.start(join(releases["1.2.0"]!, "bin/napd"), ["install", "--root", machine.root]);
     await eventually(
       async () => readlink(place("opt/napd/current")),
-      (target) => /1\.1\.0-/.test(target),
+      (target) => /1\.2\.0-/.test(target),
     );
     cut.kill("SIGKILL");
-    await mkdir(place("opt/napd/releases/.incoming-1.1.0-abc"));
-    succeeds(await install("1.1.0"));
-    assert.equal(await running(), "1.1.0");
+    await mkdir(place("opt/napd/releases/.incoming-1.2.0-abc"));
+    succeeds(await install("1.2.0"));
+    assert.equal(await running(), "1.2.0");
     assert.deepEqual(
       (await readdir(place("opt/napd/releases"))).filter((name) => name.startsWith(".")),
       [],
     );
     assert.deepEqual(await processes(), deployed);
-    succeeds(await napd("install", "--rollback", "--root", machine.root));
-    assert.equal(await running(), "1.2.0");
   });
 
   test("a function that is started anew has the watchdog of the release that runs, and old releases go", async () => {
@@ -243,7 +240,7 @@ suite("an installation", () => {
       assert.equal((await world.api("DELETE", "/system/functions", { functionName: fn })).status, 202);
     await eventually(processes, (left) => left.length === 0);
     await world.api("POST", "/system/functions", { service: "younger", image: "web:1", envProcess: "cat" });
-    succeeds(await install("1.1.0"));
+    succeeds(await install("1.2.0"));
     assert.match((await mounted("younger"))!, /^1\.2\.0-/);
     assert.deepEqual((await readdir(place("opt/napd/releases"))).map((name) => name.slice(0, 5)).sort(), [
       "1.1.0",
@@ -254,11 +251,11 @@ suite("an installation", () => {
   test("a napd that somebody started by hand is not killed", async () => {
     succeeds(await machine.run("systemctl", ["stop", "napd.service"]));
     await world.start();
-    const refused = await install("1.1.0");
+    const refused = await install("1.2.0");
     assert.equal(refused.code, 1);
     assert.match(refused.stderr, /another napd runs .* stop it, then run this again/);
     await world.napd().stop();
-    succeeds(await install("1.1.0"));
+    succeeds(await install("1.2.0"));
   });
 
   test("uninstalls and leaves the data, from which a new installation goes on", async () => {

@@ -12,7 +12,7 @@ let cwd: string;
 
 before(async () => {
   world = up.use(await openWorld());
-  await world.start({ "images.pull_policy": "Never", "functions.grace": "100ms" });
+  await world.start({ "images.pull_policy": "Never", "functions.grace": "100ms", "queue.keep_results": "1h" });
   cwd = `${world.dir}/stack`;
   await mkdir(cwd);
   await writeFile(
@@ -102,5 +102,39 @@ suite("nap and napd", () => {
     await nap(["secret", "remove", "token", "-g", world.url]);
     assert.deepEqual(JSON.parse(await nap(["image", "prune", "--json", "-g", world.url])).length, 1);
     await nap(["logout", "-g", world.url]);
+  });
+
+  test("asynchronous calls and schedules are seen and steered", async () => {
+    const password = await readFile(`${world.paths.data}/credentials/basic-auth-password`, "utf8");
+    const at = ["-g", world.url];
+    await nap(["login", ...at, "--password-stdin"], password);
+    await nap(["image", "import", await webImage(`${world.dir}/web.tar`, "docker.io/library/web:1", "hi\n"), ...at]);
+    // it refuses POST with 501: every call of the queue and of the clock fails
+    const annotations = ["topic=cron-function", "schedule=@yearly", "com.openfaas.retry.codes=501"];
+    const given = [...annotations, "com.openfaas.retry.attempts=1"].flatMap((a) => ["--annotation", a]);
+    await nap(["deploy", "--image", "web:1", "--name", "tick", ...given, ...at]);
+
+    assert.equal(await nap(["invoke", "tick/cgi-bin/echo", "--async", "--wait", "-d", "hi", ...at]), "hi");
+    const id = (await nap(["invoke", "tick", "--async", "-d", "x", ...at])).trim();
+    const isDead = () =>
+      eventually(
+        () => nap(["queue", "list", "tick", "--state", "dead", "-q", ...at]),
+        (ids) => ids === `${id}\n`,
+      );
+    await isDead();
+    assert.match(await nap(["queue", "describe", id, ...at]), /^Last status: {2}501$/m);
+    assert.match(await nap(["queue", "stats", ...at]), /^tick +0 +0 +1$/m);
+    assert.equal(await nap(["queue", "retry", id, ...at]), `${id} queued again\n`);
+    await isDead();
+    const result = await run(["queue", "result", id, ...at]);
+    assert.deepEqual([result.exit, /call \S+ was answered 501/.test(result.stderr)], [1, true], result.stderr);
+    assert.equal(await nap(["queue", "drop", "--all", ...at]), `${id} dropped\n`);
+
+    const ran = await run(["cron", "run", "tick", "--wait", ...at]);
+    assert.deepEqual([ran.exit, /tick: failed: it answered 501/.test(ran.stderr)], [1, true], ran.stderr);
+    const history = JSON.parse(await nap(["cron", "history", "tick", "--json", ...at]));
+    assert.deepEqual([history.length, history[0].trigger, history[0].result], [1, "manual", "failed"]);
+    assert.match(await nap(["cron", "list", ...at]), /^tick +@yearly +in \d+d +\d+s ago +failed: it answered 501$/m);
+    await nap(["remove", "tick", ...at]);
   });
 });

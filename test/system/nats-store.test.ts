@@ -4,7 +4,7 @@ import { writeFile } from "node:fs/promises";
 import { Readable } from "node:stream";
 import { buffer } from "node:stream/consumers";
 import { suite, test } from "node:test";
-import { jetstreamManager } from "@nats-io/jetstream";
+import { jetstream, jetstreamManager } from "@nats-io/jetstream";
 import { connect } from "@nats-io/transport-node";
 import { isAppError } from "../../src/base/errors.ts";
 import type { Message } from "../../src/queue/store.ts";
@@ -124,6 +124,24 @@ suite("the queue on a NATS server", () => {
     assert.equal(await one.store.settle(runs.seq, { to: "done" }), true);
     const whole = await taken(other, "large.fn");
     assert.ok((await buffer(other.bodies.read(whole.body))).equals(large));
+  });
+
+  test("delivers again what the server has forgotten, and only that", async () => {
+    await using t = await opened();
+    const one = await t.queue();
+    await one.store.put(message("runs"));
+    const runs = await taken(one);
+    for (const id of ["f1", "f2"]) await one.store.put(message(id));
+    // as a server that was killed has it: acknowledged, and still there
+    const nc = await connect({ servers: t.server.url });
+    const consumer = await jetstream(nc).consumers.get("napd-messages", "call_web_fn");
+    for (const _ of [1, 2]) (await consumer.next())!.ack();
+    await nc.drain();
+    const other = await t.queue();
+    const found = [await taken(other), await taken(other)].map(({ callId, attempts }) => `${callId} ${attempts}`);
+    assert.deepEqual(found, ["f1 1", "f2 1"]);
+    assert.deepEqual((await other.store.take("call", "web.fn", 9, Date.now())).messages, []);
+    assert.equal(await one.store.settle(runs.seq, { to: "done" }), true);
   });
 
   test("shares what there is, and tells others of what comes and goes", async () => {

@@ -1,13 +1,19 @@
 /** What systemd does with napd: `systemctl restart` with napd.socket, `systemctl reload`, and what it is told. */
 import assert from "node:assert/strict";
-import { readFile, writeFile } from "node:fs/promises";
+import { execFile } from "node:child_process";
+import { copyFile, readFile, writeFile } from "node:fs/promises";
 import { after, before, suite, test } from "node:test";
+import { promisify } from "node:util";
+import { makeSelfSigned } from "../support/certificates.ts";
+import { freePort } from "../support/free-port.ts";
 import { watchdogImage } from "../support/images.ts";
 import { type NotifyReceiver, openNotifyReceiver } from "../support/notify-receiver.ts";
 import { holdingSocket } from "../support/socket-holder.ts";
 import { startLoad } from "../support/steady-load.ts";
 import { tmpDir } from "../support/tmp.ts";
 import { eventually, openWorld, type World } from "../support/world.ts";
+
+const run = promisify(execFile);
 
 /** The words before a command that leave it the privileges that the unit leaves it. */
 async function confined(): Promise<string[]> {
@@ -116,10 +122,25 @@ suite("a napd whose socket somebody else holds", () => {
     );
   });
 
-  test("a gateway.listen that says otherwise is told of in the log", async () => {
-    assert.doesNotMatch(await world.log(), /the socket unit says/);
+  test("another start: gateway.listen that says otherwise is told of, and HTTPS is served beside", async () => {
     await world.napd().stop(60_000);
-    await world.start({ "gateway.listen": "127.0.0.1:1" }, {}, holdingSocket(world.port, pidFile));
+    const tls = await makeSelfSigned(world.dir, "one");
+    const next = await makeSelfSigned(world.dir, "two");
+    const port = await freePort();
+    const settings = {
+      "gateway.listen": "127.0.0.1:1",
+      "tls.listen": `127.0.0.1:${port}`,
+      "tls.certificate": tls.certificate,
+      "tls.key": tls.key,
+    };
+    await world.start(settings, {}, holdingSocket(world.port, pidFile));
     assert.match(await world.log(), /"gateway.listen":"127.0.0.1:1".*the socket unit says where to listen/);
+    const curl = (ca: string) =>
+      run("curl", ["-sS", "--cacert", ca, `https://127.0.0.1:${port}/function/f/passwd`]).then(({ stdout }) => stdout);
+    assert.match(await curl(tls.certificate), /^root:/);
+    for (const what of ["certificate", "key"] as const) await copyFile(next[what], tls[what]);
+    process.kill(await pid(), "SIGHUP");
+    await eventually(world.log, (log) => /certificate loaded/.test(log));
+    assert.match(await curl(next.certificate), /^root:/);
   });
 });

@@ -104,6 +104,12 @@ suite("functions without a builder", () => {
     assert.equal((await world.call("/function/www/style.css")).headers.get("content-type"), "text/css; charset=utf-8");
   });
 
+  test("a folder with a handler: nothing of the template's own handler is with it", async () => {
+    await folder("shell", { "handler.sh": "ls function" });
+    await nap(["up", "shell"]);
+    assert.equal((await call("shell", "")).text, "handler.sh\n");
+  });
+
   test("a stack of three functions from nap new, with a registry's names, which nobody asks", async () => {
     const place = `${cwd}/stack`;
     await mkdir(place);

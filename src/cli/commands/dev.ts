@@ -18,7 +18,7 @@ export const define: Define = (command, context) => {
     .option("--remove", "remove the functions at the end")
     .action(async (folder: string | undefined, flags: Flags) => {
       const open = (plan: Plan) => openGateway(context, flags, plan.gateway);
-      const options = { verbose: flags.verbose ?? false, logs: true };
+      const options = { verbose: flags.verbose ?? false, quiet: flags.quiet ?? false, logs: true };
       const { gateway, jobs } = await keepUp(context, open, () => plannedUp(context, folder, flags), options);
       // Ctrl-C has ended everything of this context; SIGINT ends the process from here on
       if (flags.remove) await removeAll(await reopened(context, flags, gateway), jobs);

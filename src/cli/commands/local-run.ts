@@ -3,7 +3,6 @@ import { stat } from "node:fs/promises";
 import { type AddressInfo, createServer } from "node:net";
 import { join } from "node:path";
 import { isName, nameRule } from "../../base/names.ts";
-import { parseCpu, parseMemory } from "../../base/quantities.ts";
 import { buildAll } from "../build.ts";
 import { type BuildFlags, buildFlags, buildOptionsOf, functionsToBuild } from "../build-flags.ts";
 import { findBuilder } from "../builder.ts";
@@ -11,7 +10,7 @@ import { Failure, wrongUsage } from "../failure.ts";
 import { onOff, pairs, repeated, type StackFlags, stackFlags, wholeNumber } from "../flags.ts";
 import type { Define } from "../main.ts";
 import { print, remark } from "../output.ts";
-import { runInForeground, runProgram } from "../program.ts";
+import { type RunPlan, runCalls, runImage } from "../run-image.ts";
 import { environmentOf, type StackFunction } from "../stack.ts";
 import { ensureTemplates } from "../template-pull.ts";
 import { findTemplate } from "../templates.ts";
@@ -24,11 +23,8 @@ interface Flags extends StackFlags, BuildFlags {
   build: boolean;
 }
 
-/** Engines that run a container with a port; buildah only makes images. */
-const engines = ["docker", "podman", "nerdctl"] as const;
-
-/** docker refuses containers with less memory. */
-const leastMemory = 6 * 2 ** 20;
+/** In the order in which they are looked for; buildah last, which has no networks of its own. */
+const engines = ["docker", "podman", "nerdctl", "buildah"] as const;
 
 export const define: Define = (command, context) => {
   buildFlags(stackFlags(command))
@@ -44,16 +40,19 @@ export const define: Define = (command, context) => {
     if (flags.port > 65_535 || flags.port < 0) throw wrongUsage(`--port ${flags.port}: it is a number up to 65535`);
     const port = flags.port || (await anyPort());
     const builder = await findBuilder(context, flags.builder, engines);
-    if (builder.kind === "buildah")
-      throw wrongUsage("buildah runs no functions; take docker, podman or nerdctl, or nap up for a napd");
+    if (builder.kind === "buildah" && flags.network)
+      throw wrongUsage("--network: buildah runs functions on this machine's own network only");
     await ensureTemplates(context, [f], flags.disableStackPull ? [] : wanted.templates);
-    const args = await runArguments(f, flags, port);
-    if (flags.print) return print(context, [builder.kind, ...args].map(quoted).join(" "));
-    if (flags.build) await buildAll(context, builder, [f], buildOptionsOf(flags, wanted.copy));
-    // of an earlier run that was not ended well
-    await runProgram(context, builder.program, ["rm", "-f", f.name]);
+    const plan = await planOf(f, flags, port);
+    if (flags.build && !flags.print) await buildAll(context, builder, [f], buildOptionsOf(flags, wanted.copy));
+    const calls = await runCalls(context, builder, plan);
+    if (flags.print) {
+      const lines = builder.kind === "buildah" ? [calls.before[1]!, calls.run, ...calls.after] : [calls.run];
+      for (const args of lines) print(context, [builder.kind, ...args].map(quoted).join(" "));
+      return;
+    }
     remark(context, `${f.name} answers on http://127.0.0.1:${port}; Ctrl-C ends it`);
-    const code = await runInForeground(context, builder.program, args);
+    const code = await runImage(context, builder, calls);
     if (code !== 0 && !context.signal.aborted) throw new Failure(`${f.name} ended with ${code}`);
   });
 
@@ -66,8 +65,7 @@ export const define: Define = (command, context) => {
     throw wrongUsage(`say which function: ${functions.map((f) => f.name).join(", ")}`);
   }
 
-  /** As contracts/cli.md §2.12 has them. */
-  async function runArguments(f: StackFunction, flags: Flags, port: number): Promise<string[]> {
+  async function planOf(f: StackFunction, flags: Flags, port: number): Promise<RunPlan> {
     const fprocess = f.fprocess ?? (f.lang ? (await findTemplate(context, f.lang))?.fprocess : undefined);
     const env = {
       ...(await environmentOf(context, f)),
@@ -77,44 +75,24 @@ export const define: Define = (command, context) => {
       jwt_auth_local: "true",
       ...(fprocess && { fprocess }),
     };
-    return [
-      "run",
-      ...["--name", f.name, "--rm", "-i", `-p=${port}:8080`],
-      ...(flags.network ? [`--network=${flags.network}`] : []),
-      ...Object.entries(env).map(([key, value]) => `-e=${key}=${value}`),
-      ...(f.readOnly ? ["--read-only"] : []),
-      ...memory("--memory", f.limits?.memory),
-      ...memory("--memory-reservation", f.requests?.memory),
-      ...cpus(f.limits?.cpu),
-      ...(await secretVolume(f)),
-      f.image,
-    ];
+    const { name, image, readOnly, limits = {}, requests = {} } = f;
+    const secrets = await secretsOf(f);
+    return {
+      ...{ name, image, port, env, readOnly, limits, requests },
+      ...(flags.network && { network: flags.network }),
+      ...(secrets && { secrets }),
+    };
   }
 
   /** Secrets are the files of `./.secrets`. */
-  async function secretVolume({ secrets }: StackFunction): Promise<string[]> {
-    if (secrets.length === 0) return [];
+  async function secretsOf({ secrets }: StackFunction): Promise<string | undefined> {
     const dir = join(context.cwd, ".secrets");
     for (const name of secrets)
       if (!(await stat(join(dir, name)).catch(() => undefined)))
         throw new Failure(`secret ${name} is not there: put it into the file .secrets/${name}`);
-    return [`--volume=${dir}:/var/openfaas/secrets:ro`];
+    return secrets.length > 0 ? dir : undefined;
   }
 };
-
-function memory(flag: string, quantity: string | undefined): string[] {
-  if (!quantity) return [];
-  const bytes = parseMemory(quantity);
-  if (bytes === undefined) throw new Failure(`${quantity} is no amount of memory, such as 128Mi`);
-  return [`${flag}=${Math.max(bytes, leastMemory)}`];
-}
-
-function cpus(quantity: string | undefined): string[] {
-  if (!quantity) return [];
-  const cores = parseCpu(quantity);
-  if (cores === undefined) throw new Failure(`${quantity} is no amount of CPU, such as 500m`);
-  return [`--cpus=${cores}`];
-}
 
 const quoted = (word: string): string => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`);
 

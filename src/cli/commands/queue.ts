@@ -49,7 +49,7 @@ export const define: Define = (command, context) => {
       if (flags.json) return printJson(context, all);
       if (flags.quiet)
         for (const id of new Set(all.map((e) => e.callId))) print(context, forOutput(context.stdout, id));
-      else printTable(context, ["CALL", "FUNCTION", "STATE", "TRIES", "AGE", "LAST"], all.map(row));
+      else printTable(context, ["CALL", "FUNCTION", "STATE", "TRIES", "AGE", "LAST"], all.map(rowOf(all)));
       if (all.length === flags.limit) remark(context, `these are the oldest ${all.length}; --limit shows more`);
     });
 
@@ -79,6 +79,7 @@ export const define: Define = (command, context) => {
     .action(async (flags: Flags) => {
       interface Stats {
         function: string;
+        namespace: string;
         kind: string;
         queued: number;
         running: number;
@@ -91,7 +92,8 @@ export const define: Define = (command, context) => {
       const reply = await askNapd(gateway, stats, ["GET"], [200], { query });
       const all = parsed<Stats[]>(gateway.url + stats.path, reply, "objects");
       if (flags.json) return printJson(context, all);
-      const rows = all.map((s) => [nameOf(s.function, s.kind), s.queued, s.running, s.dead, age(s.oldestAt)]);
+      const nameOf = namesIn(all);
+      const rows = all.map((s) => [nameOf(s), s.queued, s.running, s.dead, age(s.oldestAt)]);
       printTable(context, ["FUNCTION", "QUEUED", "RUNNING", "DEAD", "OLDEST"], rows);
     });
 
@@ -197,16 +199,23 @@ async function inTurn<T, R>(all: readonly T[], work: (one: T) => Promise<R>): Pr
   return results;
 }
 
-const nameOf = (name: string, kind: string): string => (kind === "callback" ? `${name} (callback)` : name);
+/** Names for a table: with their namespaces where there are several. */
+function namesIn(all: readonly { namespace: string }[]) {
+  const isMixed = new Set(all.map((e) => e.namespace)).size > 1;
+  return (e: { function: string; namespace: string; kind: string }): string =>
+    publicName(e.function, isMixed ? e.namespace : undefined) + (e.kind === "callback" ? " (callback)" : "");
+}
 
-const row = (e: QueueEntry): (string | number)[] => [
-  e.callId,
-  nameOf(e.function, e.kind),
-  e.state,
-  e.attempts,
-  age(e.createdAt),
-  [reasonOf(e), e.state === "queued" && e.attempts > 0 ? `next ${until(e.dueAt)}` : ""].filter(Boolean).join(", "),
-];
+const rowOf =
+  (all: readonly QueueEntry[], nameOf = namesIn(all)) =>
+  (e: QueueEntry): (string | number)[] => [
+    e.callId,
+    nameOf(e),
+    e.state,
+    e.attempts,
+    age(e.createdAt),
+    [reasonOf(e), e.state === "queued" && e.attempts > 0 ? `next ${until(e.dueAt)}` : ""].filter(Boolean).join(", "),
+  ];
 
 function describe(e: QueueEntry): string[] {
   const lines: [string, unknown][] = [

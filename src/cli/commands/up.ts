@@ -33,14 +33,14 @@ export const define: Define = (command, context) => {
     .option("--watch", "go on with every change, until Ctrl-C; nap dev shows the logs as well")
     .action(async (folder: string | undefined, flags: UpFlags & { watch?: boolean }) => {
       if (flags.watch && flags.json) throw wrongUsage("--watch has no end at which it could give JSON");
-      const verbose = flags.verbose ?? false;
+      const [verbose, quiet] = [flags.verbose ?? false, flags.quiet ?? false];
       const open = (plan: Plan) => openGateway(context, flags, plan.gateway);
       if (flags.watch) {
-        await keepUp(context, open, () => plannedUp(context, folder, flags), { verbose, logs: false });
+        await keepUp(context, open, () => plannedUp(context, folder, flags), { verbose, quiet, logs: false });
         return;
       }
       const plan = await plannedUp(context, folder, flags);
-      await runJobs(context, await open(plan), plan.jobs, { json: flags.json ?? false, verbose, live: true });
+      await runJobs(context, await open(plan), plan.jobs, { json: flags.json ?? false, quiet, verbose, live: true });
     });
 };
 
@@ -49,6 +49,6 @@ export async function plannedUp(context: Context, folder: string | undefined, fl
   const { json: _, ...how } = deployOptions(flags);
   const options = { ...how, deploy: !flags.skipDeploy, push: !flags.skipPush, pull: flags.pull ?? false };
   const plan = await planUp(context, folder, flags, options);
-  for (const job of plan.jobs) if (job.remark) remark(context, `${job.name}: ${job.remark}`);
+  for (const job of flags.quiet ? [] : plan.jobs) if (job.remark) remark(context, `${job.name}: ${job.remark}`);
   return plan;
 }

@@ -71,8 +71,8 @@ export class Link implements AsyncDisposable {
   #nc: NatsConnection | null = null;
   #nats: Nats | null = null;
   #why = "no connection yet";
-  /** Rejects when the connection is lost. */
-  #lost: PromiseWithResolvers<never> = refusal();
+  /** Those who wait for an answer: told when the connection is lost. */
+  readonly #asking = new Set<(error: AppError) => void>();
   readonly #loop: Promise<void>;
   readonly #begun = Promise.withResolvers<void>();
 
@@ -102,17 +102,28 @@ export class Link implements AsyncDisposable {
   /** Asks the server. Fails with QUEUE_SERVER or QUEUE_SERVER_FULL; errors of JetStream's interface pass if told to. */
   async ask<T>(work: (nats: Nats) => Promise<T>, passes: readonly number[] = []): Promise<T> {
     if (!this.#nats) throw this.#away();
-    const asked = work(this.#nats);
+    const { promise, resolve, reject } = Promise.withResolvers<T>();
+    this.#asking.add(reject);
     try {
-      return await Promise.race([asked, this.#lost.promise]);
+      work(this.#nats).then(resolve, reject);
+      return await promise;
     } catch (e) {
-      asked.catch(() => {}); // it may fail a second time, when the connection is gone already
-      if (e instanceof AppError || isServerError(e, ...passes)) throw e;
-      throw this.errorOf(e);
+      throw e instanceof AppError || isServerError(e, ...passes) ? e : this.#errorOf(e);
+    } finally {
+      this.#asking.delete(reject);
     }
   }
 
-  errorOf(e: unknown): AppError {
+  /** Says something that nobody answers; what is said while there is no connection is lost. */
+  say(subject: string, text: string): void {
+    try {
+      this.#nats?.nc.publish(subject, text);
+    } catch {
+      // it was closed this moment
+    }
+  }
+
+  #errorOf(e: unknown): AppError {
     const isFull =
       e instanceof JetStreamApiError &&
       (fullCodes.includes(e.code) ||
@@ -137,7 +148,7 @@ export class Link implements AsyncDisposable {
     for (let failures = 0; !signal.aborted; failures++) {
       try {
         this.#nc = await connect(await this.#options());
-        await this.#serve(this.#nc);
+        if (!signal.aborted) await this.#serve(this.#nc);
         failures = 0;
         this.#isAway("the connection is lost", true);
       } catch (e) {
@@ -153,7 +164,6 @@ export class Link implements AsyncDisposable {
     const jsm = await jetstreamManager(nc, { timeout: answerMs });
     for (const name of streams) await ensure(jsm, this.#o.layout, name);
     const nats = { nc, jsm, js: jsm.jetstream() };
-    this.#lost = refusal();
     this.#nats = nats;
     this.#o.log.info({ server: nc.getServer() }, "the queue is kept by a NATS server");
     for (const listener of this.#listeners) listener(nats);
@@ -164,7 +174,7 @@ export class Link implements AsyncDisposable {
   #isAway(why: string, isNews: boolean): void {
     this.#nats = null;
     this.#why = why;
-    this.#lost.reject(this.#away());
+    for (const reject of this.#asking) reject(this.#away());
     if (isNews && !this.#ended.signal.aborted)
       this.#o.log.warn({ server: this.#shown, err: why }, "the NATS server that keeps the queue cannot be used");
   }
@@ -189,12 +199,6 @@ export class Link implements AsyncDisposable {
 
 export function isServerError(e: unknown, ...codes: readonly number[]): e is JetStreamApiError {
   return e instanceof JetStreamApiError && codes.includes(e.code);
-}
-
-function refusal(): PromiseWithResolvers<never> {
-  const made = Promise.withResolvers<never>();
-  made.promise.catch(() => {}); // nobody may be asking
-  return made;
 }
 
 const streams: readonly StreamName[] = ["messages", "dead", "runs", "bodies"];

@@ -5,8 +5,10 @@ import { isServerError, type Nats } from "./connection.ts";
 import type { Layout } from "./layout.ts";
 import { count } from "./pull.ts";
 
-/** Of JetStream's errors: a consumer of that name is there, and has other settings. */
+/** Of JetStream's errors: a consumer of that name is there, and has other settings; there is none. */
 const existsOtherwise = 10148;
+const notThere = 10014;
+const looks = 3;
 
 /** One consumer for each function and lane, which all machines share: it knows what was delivered and to be again. */
 export class Consumers {
@@ -40,30 +42,44 @@ export class Consumers {
   }
 
   /**
-   * Begins consumers anew that take for done what is still there: a server that is killed may come back with a consumer
-   * that has forgotten what it had delivered. Whoever is delivered what somebody has, or what is not due, puts it back.
+   * Begins consumers anew that know of less than is there, or of more: a server that is killed may come back with a
+   * consumer that takes for done what it had only delivered. Whoever is delivered what somebody has, or what is not due, puts it back.
    */
   async mend(nats: Nats): Promise<void> {
-    const stream = this.#layout.stream("messages");
-    for await (const info of nats.jsm.consumers.list(stream)) {
+    for await (const info of nats.jsm.consumers.list(this.#layout.stream("messages"))) {
       const work = this.#layout.consumerOf(info.name);
-      if (!work || !(await this.#forgets(nats, info, `${work.lane}.${work.fn}.>`))) continue;
-      await nats.jsm.consumers.delete(stream, info.name);
-      this.forget(work.lane, work.fn);
-      await this.ensure(nats, work.lane, work.fn);
+      if (work && (await this.#isWrong(nats, info, `${work.lane}.${work.fn}.>`)))
+        await this.renew(nats, work.lane, work.fn);
     }
   }
 
-  async #forgets(nats: Nats, before: ConsumerInfo, filter: string): Promise<boolean> {
-    const { stream_name: stream, name, ack_floor } = before;
+  /** Has a consumer begin again with all that is there. */
+  async renew(nats: Nats, lane: Lane, fn: string): Promise<void> {
+    try {
+      await nats.jsm.consumers.delete(this.#layout.stream("messages"), this.#layout.consumer(lane, fn));
+    } catch (e) {
+      if (!isServerError(e, notThere)) throw e; // another machine was as fast
+    }
+    this.forget(lane, fn);
+    await this.ensure(nats, lane, fn);
+  }
+
+  async #isWrong(nats: Nats, info: ConsumerInfo, filter: string): Promise<boolean> {
+    const { stream_name: stream, name, ack_floor } = info;
     const next_by_subj = this.#layout.subject("messages", filter);
     const first = await nats.jsm.direct.getMessage(stream, { seq: 1, next_by_subj });
-    if (!first) return false;
-    if (first.seq <= ack_floor.stream_seq) return true;
-    const there = await count(nats, this.#layout, "messages", filter);
-    const after = await nats.jsm.consumers.info(stream, name);
+    if (first && first.seq <= ack_floor.stream_seq) return true;
     const knows = ({ num_pending, num_ack_pending }: ConsumerInfo) => num_pending + num_ack_pending;
-    return there > Math.max(knows(before), knows(after));
+    if (!first && knows(info) === 0) return false;
+    // what comes and goes between two looks is no reason
+    let before = knows(info);
+    for (let look = 0; look < looks; look++) {
+      const there = await count(nats, this.#layout, "messages", filter);
+      const after = knows(await nats.jsm.consumers.info(stream, name));
+      if (there >= Math.min(before, after) && there <= Math.max(before, after)) return false;
+      before = after;
+    }
+    return true;
   }
 
   async #make({ jsm }: Nats, name: string, filter: string): Promise<void> {

@@ -13,34 +13,42 @@ const idleMs = 5000;
 /** Messages that are asked for at once. */
 const pageSize = 500;
 
+/** `silence`: the server did not say that there is no more; `nobody`: there is no such consumer. */
+export type PullEnd = "all" | "silence" | "nobody";
+
 /**
  * What a consumer has at this moment, `batch` at most. What the connection breaks off is delivered again later, as all
- * is that nobody acknowledges. Null when there is no such consumer.
+ * is that nobody acknowledges.
  */
-export async function pull(nc: NatsConnection, stream: string, consumer: string, batch: number): Promise<Msg[] | null> {
+export async function pull(
+  nc: NatsConnection,
+  stream: string,
+  consumer: string,
+  batch: number,
+): Promise<{ found: Msg[]; end: PullEnd }> {
   const found: Msg[] = [];
-  const { promise: ended, resolve: end } = Promise.withResolvers<boolean>();
+  const { promise: ended, resolve: end } = Promise.withResolvers<PullEnd>();
   // a server that is slow answers before it answers this
-  const flushed = () => end(true);
+  const flushed = () => end("silence");
   const timer = setTimeout(() => void nc.flush().then(flushed, flushed), silenceMs);
   const subscription = nc.subscribe(createInbox(), {
     callback: (error, msg) => {
-      if (error) return end(true);
+      if (error) return end("all");
       const status = msg.headers?.code ?? 0;
-      if (status === 503) return end(false); // nobody listens there
-      if (status >= 400) return end(true); // 404 and 408: there is no more
+      if (status === 503) return end("nobody");
+      if (status >= 400) return end("all"); // 404 and 408: there is no more
       if (status !== 0) return;
       timer.refresh();
-      if (found.push(msg) === batch) end(true);
+      if (found.push(msg) === batch) end("all");
     },
   });
   const subject = `$JS.API.CONSUMER.MSG.NEXT.${stream}.${consumer}`;
   nc.publish(subject, JSON.stringify({ batch, no_wait: true }), { reply: subscription.getSubject() });
-  const isThere = await ended;
+  const how = await ended;
   clearTimeout(timer);
   // with that the server forgets what it still waits for, and nothing is delivered here in vain
   if (!nc.isClosed()) subscription.unsubscribe();
-  return isThere ? found : null;
+  return { found, end: how };
 }
 
 /** The messages of a stream whose keys fit, oldest first, `limit` at most, without their payloads. */
@@ -57,8 +65,8 @@ export async function scan(
   const wanted = Math.min(limit, reader.count);
   while (found.length < wanted) {
     const page = await pull(nats.nc, stream, reader.name, Math.min(pageSize, wanted - found.length));
-    if (!page || page.length === 0) break;
-    found.push(...page);
+    if (page.found.length === 0) break;
+    found.push(...page.found);
   }
   return found;
 }

@@ -1,6 +1,6 @@
 import type { JetStreamManager } from "@nats-io/jetstream";
 import { isServerError, type Nats, serverCodes } from "./connection.ts";
-import { infoHeader, type Key, type Layout, withInfo } from "./layout.ts";
+import { infoHeader, type Key, type Layout, type StreamName, withInfo } from "./layout.ts";
 
 /** What is known of the attempts at a message. */
 export interface Run {
@@ -43,9 +43,9 @@ export async function readRun({ jsm }: Nats, layout: Layout, key: Key): Promise<
   return found && { ...(JSON.parse(found.header.get(infoHeader)) as Run), record: found.seq };
 }
 
-/** Forgets all records of a message. */
-export async function purgeRuns({ jsm }: Nats, layout: Layout, key: Key): Promise<void> {
-  await jsm.streams.purge(layout.stream("runs"), { filter: layout.subject("runs", key) });
+/** Removes what a stream has of a message. */
+export async function purgeKey(jsm: JetStreamManager, layout: Layout, name: StreamName, key: Key): Promise<void> {
+  await jsm.streams.purge(layout.stream(name), { filter: layout.subject(name, key) });
 }
 
 /**

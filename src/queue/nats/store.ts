@@ -22,9 +22,11 @@ import { Consumers } from "./consumers.ts";
 import { deliveryOf, type Info, type Key, type Layout, newId, newKey, partsOf } from "./layout.ts";
 import { type Packed, pack, publish, unpack } from "./messages.ts";
 import { pull } from "./pull.ts";
-import { deleteMessage, purgeRuns, type Run, readRun, writeRun } from "./runs.ts";
+import { overdueEveryMs, PutOff } from "./put-off.ts";
+import { deleteMessage, purgeKey, type Run, readRun, writeRun } from "./runs.ts";
 import { bury, sweep } from "./sweep.ts";
 import { depths, find, findRuns, list } from "./views.ts";
+import { Withdrawals } from "./withdrawals.ts";
 
 export interface NatsStoreOptions {
   readonly link: Link;
@@ -44,16 +46,16 @@ interface Held {
   readonly run: Run;
   /** Of the run, in its stream. */
   record: number;
-  delivery: Msg;
+  /** Where it is said what becomes of it. */
+  reply: string;
   /** The message that follows, ready to be published. */
   next?: Packed;
   /** Its removal was asked for, and the answer did not come. */
   isLeaving: boolean;
 }
 
-/** How often those are asked for again that should have been delivered again by now, and for how long, ms. */
-const overdueEveryMs = 100;
-const overdueForMs = 2000;
+/** How often, at most, consumers are looked at, ms. */
+const minMendMs = 5000;
 
 /**
  * The queue on a NATS server with JetStream, which several machines may share. What one has taken it keeps by signs of
@@ -68,14 +70,14 @@ export class NatsStore implements QueueStore {
   /** In records: which napd it is. */
   readonly #id = newId();
   readonly #held = new Map<number, Held>();
-  /** When what waits for its next attempt is due, as far as this machine put it off; by lane and function. */
-  readonly #putOff = new Map<string, Map<number, number>>();
-  /** What was published without an answer, and whoever asked was told that it was not. */
-  readonly #withdrawn = new Set<{ key: Key; bodyId: string | undefined }>();
+  /** On their way to be held. */
+  readonly #beginning = new Set<number>();
+  readonly #putOff = new PutOff();
+  readonly #withdrawals: Withdrawals;
   readonly #behind: Pending;
   readonly #renewing: NodeJS.Timeout;
+  readonly #mending: NodeJS.Timeout;
   #events: StoreEvents | null = null;
-  #counting: Promise<Depth[]> | null = null;
 
   constructor(options: NatsStoreOptions) {
     this.#o = options;
@@ -83,7 +85,13 @@ export class NatsStore implements QueueStore {
     this.#behind = new Pending((e) =>
       options.log.debug({ err: messageOf(e) }, "something was not removed from the queue's server; it is swept later"),
     );
+    this.#withdrawals = new Withdrawals({ ...options, behind: this.#behind });
     this.#renewing = setInterval(() => this.#renew(), options.ackWaitMs / 3).unref();
+    const mend = () => options.link.ask((nats) => this.#consumers.mend(nats));
+    this.#mending = setInterval(
+      () => void (options.link.current && this.#behind.add(mend())),
+      Math.max(options.ackWaitMs, minMendMs),
+    ).unref();
     options.link.onUp((nats) => this.#up(nats));
   }
 
@@ -99,7 +107,7 @@ export class NatsStore implements QueueStore {
     try {
       await publish(link, layout, "messages", packed, { expect: { lastSubjectSequence: 0 } });
     } catch (e) {
-      this.#withdraw(packed);
+      this.#withdrawals.add(packed);
       throw e;
     }
     await bodies.drop(message.body);
@@ -108,7 +116,7 @@ export class NatsStore implements QueueStore {
 
   /** None while the server is away: `watch` tells when there are some again. */
   async take(lane: Lane, fn: string, limit: number, now: number): Promise<Taken> {
-    const { link } = this.#o;
+    const { link, log } = this.#o;
     const messages: Message[] = [];
     let isMore = false;
     try {
@@ -116,12 +124,15 @@ export class NatsStore implements QueueStore {
       isMore = delivered.length >= limit;
       const begun = await Promise.allSettled(delivered.map((msg) => link.ask((nats) => this.#begin(nats, msg, now))));
       // what could not be begun is delivered again
-      for (const one of begun) if (one.status === "fulfilled" && one.value) messages.push(one.value);
+      for (const one of begun) {
+        if (one.status === "rejected") log.warn({ fn, err: messageOf(one.reason) }, "a message could not be taken");
+        else if (one.value) messages.push(one.value);
+      }
     } catch (e) {
       if (!isAppError(e, "QUEUE_SERVER")) throw e;
     }
     messages.sort((a, b) => a.seq - b.seq);
-    return { messages, nextDue: isMore ? now : this.#nextDue(lane, fn, now) };
+    return { messages, nextDue: isMore ? now : this.#putOff.nextDue(lane, fn, now) };
   }
 
   async settle(seq: number, outcome: Outcome): Promise<boolean> {
@@ -134,12 +145,7 @@ export class NatsStore implements QueueStore {
   }
 
   depths(): Promise<readonly Depth[]> {
-    this.#counting ??= this.#o.link
-      .ask((nats) => depths(nats, this.#o.layout))
-      .finally(() => {
-        this.#counting = null;
-      });
-    return this.#counting;
+    return this.#o.link.ask((nats) => depths(nats, this.#o.layout));
   }
 
   list(filter: MessageFilter): Promise<readonly MessageInfo[]> {
@@ -154,7 +160,7 @@ export class NatsStore implements QueueStore {
       for (const name of ["messages", "dead"] as const) {
         for (const { key, seq, info } of await find(nats, layout, name, { callId })) {
           if (!(await deleteMessage(nats.jsm, layout.stream(name), seq, true))) continue;
-          await purgeRuns(nats, layout, key);
+          await purgeKey(nats.jsm, layout, "runs", key);
           this.#removeBody(info);
           // numbers of the two streams meet, and nothing that is dead has an attempt to end
           const state = name === "dead" ? "dead" : (runs.get(key)?.state ?? "queued");
@@ -195,7 +201,6 @@ export class NatsStore implements QueueStore {
     return link.ask(async (nats) => {
       const buried = await bury(nats, layout, before, keep);
       await sweep(nats, layout, clock.now());
-      await this.#consumers.mend(nats);
       return buried;
     });
   }
@@ -204,11 +209,12 @@ export class NatsStore implements QueueStore {
   async [Symbol.asyncDispose](): Promise<void> {
     const { link, layout, clock } = this.#o;
     clearInterval(this.#renewing);
+    clearInterval(this.#mending);
     const nats = link.current;
     if (nats) {
-      const release = async ({ key, run, record, delivery }: Held) => {
+      const release = async ({ key, run, record, reply }: Held) => {
         await writeRun(nats, layout, key, { ...run, state: "queued", due: clock.now() }, record);
-        delivery.respond("-NAK");
+        link.say(reply, "-NAK");
       };
       await Promise.allSettled([...this.#held.values()].map((held) => link.ask(() => release(held))));
       await this.#behind.settled();
@@ -232,10 +238,13 @@ export class NatsStore implements QueueStore {
     });
     // asked by others before they take over what this one has
     nc.subscribe(this.#aliveSubject(this.#id), {
-      callback: (error, msg) => void (error || msg.respond(this.#held.has(Number(msg.string())) ? "yes" : "no")),
+      callback: (error, msg) => {
+        const seq = Number(msg.string());
+        if (!error) link.say(msg.reply!, this.#held.has(seq) || this.#beginning.has(seq) ? "yes" : "no");
+      },
     });
     this.#renew();
-    for (const entry of this.#withdrawn) this.#withdrawNow(entry);
+    this.#withdrawals.retry();
     const begin = async (nats: Nats) => {
       await this.#consumers.mend(nats);
       await this.#announceAll();
@@ -250,26 +259,39 @@ export class NatsStore implements QueueStore {
 
   async #pull(nats: Nats, lane: Lane, fn: string, limit: number): Promise<Msg[]> {
     const stream = this.#o.layout.stream("messages");
-    for (const isLast of [false, true]) {
-      const consumer = await this.#consumers.ensure(nats, lane, fn);
-      const delivered = await pull(nats.nc, stream, consumer, limit);
-      if (delivered || isLast) return delivered ?? [];
-      this.#consumers.forget(lane, fn);
-    }
-    return [];
+    const consumer = await this.#consumers.ensure(nats, lane, fn);
+    const { found, end } = await pull(nats.nc, stream, consumer, limit);
+    if (end === "all") return found;
+    // it is not there, or it waits for messages that are gone and so may have forgotten others
+    if (end === "nobody") this.#consumers.forget(lane, fn);
+    else await this.#consumers.renew(nats, lane, fn);
+    const again = await this.#consumers.ensure(nats, lane, fn);
+    return [...found, ...(await pull(nats.nc, stream, again, limit - found.length)).found];
   }
 
   /** Makes a delivered message ours; null when it is not for now, or not for us. */
   async #begin(nats: Nats, delivery: Msg, now: number): Promise<Message | null> {
-    const { layout } = this.#o;
-    const { seq, deliveries } = deliveryOf(delivery);
+    const { seq } = deliveryOf(delivery);
     const held = this.#held.get(seq);
     if (held) {
       // the server took us for dead; the attempt goes on
-      held.delivery = delivery;
-      delivery.respond("+WPI");
+      held.reply = delivery.reply!;
+      this.#o.link.say(held.reply, "+WPI");
       return null;
     }
+    if (this.#beginning.has(seq)) return null;
+    this.#beginning.add(seq);
+    try {
+      return await this.#claim(nats, delivery, now);
+    } finally {
+      this.#beginning.delete(seq);
+    }
+  }
+
+  async #claim(nats: Nats, delivery: Msg, now: number): Promise<Message | null> {
+    const { layout } = this.#o;
+    const { seq, deliveries } = deliveryOf(delivery);
+    const reply = delivery.reply!;
     const key = layout.keyOf(delivery.subject);
     const { lane, fn } = partsOf(key);
     const unread: Run = { seq, attempts: 1, state: "running", due: now, status: null, error: null, by: this.#id };
@@ -278,24 +300,24 @@ export class NatsStore implements QueueStore {
     if (record === null) {
       const before = await readRun(nats, layout, key);
       if (before?.state === "queued" && before.due > now) {
-        this.#putOffUntil(delivery, seq, lane, fn, before.due, now);
+        this.#putOffUntil(reply, seq, lane, fn, before.due, now);
         return null;
       }
       if (before?.state === "running" && before.by !== this.#id && (await this.#isAlive(nats, before.by, seq))) {
-        nak(delivery, this.#o.ackWaitMs);
+        this.#nak(reply, this.#o.ackWaitMs);
         return null;
       }
       const { status = null, error = null, attempts = 0 } = before ?? {};
       run = { ...unread, attempts: attempts + 1, status, error };
       record = await writeRun(nats, layout, key, run, before?.record ?? 0);
       if (record === null) {
-        nak(delivery, overdueEveryMs);
+        this.#nak(reply, overdueEveryMs);
         return null;
       }
     }
-    this.#putOff.get(`${lane} ${fn}`)?.delete(seq);
+    this.#putOff.remove(seq);
     const { info, message } = unpack(key, seq, run.attempts, delivery);
-    this.#held.set(seq, { key, info, payload: delivery.data, run, record, delivery, isLeaving: false });
+    this.#held.set(seq, { key, info, payload: delivery.data, run, record, reply, isLeaving: false });
     return message;
   }
 
@@ -317,7 +339,7 @@ export class NatsStore implements QueueStore {
     const record = await link.ask((nats) => writeRun(nats, layout, held.key, run, held.record));
     if (record === null) return false;
     const { lane, fn } = partsOf(held.key);
-    this.#putOffUntil(held.delivery, seq, lane, fn, due, clock.now());
+    this.#putOffUntil(held.reply, seq, lane, fn, due, clock.now());
     return true;
   }
 
@@ -335,11 +357,11 @@ export class NatsStore implements QueueStore {
     const isOurs = await link.ask(({ jsm }) => deleteMessage(jsm, layout.stream("messages"), seq, true));
     if (!isOurs && !wasLeaving) {
       // it was cancelled meanwhile, or somebody else was faster
-      if (held.next) this.#withdraw(held.next);
+      if (held.next) this.#withdrawals.add(held.next);
       if (outcome.to === "dead") this.#behind.add(link.ask(({ jsm }) => purgeKey(jsm, layout, "dead", key)));
       return false;
     }
-    this.#behind.add(link.ask((nats) => purgeRuns(nats, layout, key)));
+    this.#behind.add(link.ask((nats) => purgeKey(nats.jsm, layout, "runs", key)));
     if (outcome.to === "done") this.#removeBody(info);
     if (outcome.next) {
       await bodies.drop(outcome.next.body);
@@ -365,35 +387,24 @@ export class NatsStore implements QueueStore {
     if (!there?.header.toString().includes(body.id)) this.#removeBody(held.next.info);
   }
 
-  #putOffUntil(delivery: Msg, seq: number, lane: Lane, fn: string, due: number, now: number): void {
-    nak(delivery, Math.max(1, due - now));
-    const key = `${lane} ${fn}`;
-    const dues = this.#putOff.get(key) ?? new Map<number, number>();
-    this.#putOff.set(key, dues.set(seq, due));
-  }
-
-  #nextDue(lane: Lane, fn: string, now: number): number | null {
-    const key = `${lane} ${fn}`;
-    const dues = this.#putOff.get(key);
-    if (!dues) return null;
-    let next = Number.POSITIVE_INFINITY;
-    for (const [seq, due] of dues) {
-      // another machine has it by now
-      if (due + overdueForMs < now) dues.delete(seq);
-      else next = Math.min(next, due <= now ? now + overdueEveryMs : due);
-    }
-    if (dues.size === 0) this.#putOff.delete(key);
-    return Number.isFinite(next) ? next : null;
+  #putOffUntil(reply: string, seq: number, lane: Lane, fn: string, due: number, now: number): void {
+    this.#nak(reply, Math.max(1, due - now));
+    this.#putOff.add(lane, fn, seq, due);
   }
 
   /** Signs of life for all that runs here. */
   #renew(): void {
-    if (this.#o.link.current) for (const { delivery } of this.#held.values()) delivery.respond("+WPI");
+    for (const { reply } of this.#held.values()) this.#o.link.say(reply, "+WPI");
+  }
+
+  /** Has the server deliver a message again after `ms`, to anybody. */
+  #nak(reply: string, ms: number): void {
+    this.#o.link.say(reply, `-NAK ${JSON.stringify({ delay: Math.round(ms) * 1_000_000 })}`);
   }
 
   #forget(seq: number): void {
     this.#held.delete(seq);
-    for (const dues of this.#putOff.values()) dues.delete(seq);
+    this.#putOff.remove(seq);
   }
 
   #wakeOthers(lane: Lane, fn: string): void {
@@ -401,35 +412,10 @@ export class NatsStore implements QueueStore {
   }
 
   #tell(what: "wake" | "gone", content: object): void {
-    this.#o.link.current?.nc.publish(this.#o.layout.notice(what), JSON.stringify(content));
+    this.#o.link.say(this.#o.layout.notice(what), JSON.stringify(content));
   }
 
   #removeBody({ body }: Info): void {
     if (body) this.#behind.add(this.#o.bodies.remove(body.id));
   }
-
-  #withdraw({ key, info }: Packed): void {
-    const entry = { key, bodyId: info.body?.id };
-    this.#withdrawn.add(entry);
-    this.#withdrawNow(entry);
-  }
-
-  #withdrawNow(entry: { key: Key; bodyId: string | undefined }): void {
-    const { link, layout, bodies } = this.#o;
-    const work = async () => {
-      await link.ask(({ jsm }) => purgeKey(jsm, layout, "messages", entry.key));
-      if (entry.bodyId !== undefined) await bodies.remove(entry.bodyId);
-      this.#withdrawn.delete(entry);
-    };
-    this.#behind.add(work());
-  }
-}
-
-async function purgeKey(jsm: Nats["jsm"], layout: Layout, name: "messages" | "dead", key: Key): Promise<void> {
-  await jsm.streams.purge(layout.stream(name), { filter: layout.subject(name, key) });
-}
-
-/** Has the server deliver a message again after `ms`, to anybody. */
-function nak(delivery: Msg, ms: number): void {
-  delivery.respond(`-NAK ${JSON.stringify({ delay: Math.round(ms) * 1_000_000 })}`);
 }

@@ -2,7 +2,7 @@ import { mapBounded } from "../../base/bounded.ts";
 import { oldBodies, purgeBody } from "./bodies.ts";
 import type { Nats } from "./connection.ts";
 import { infoOf, type Key, type Layout, type StreamName } from "./layout.ts";
-import { deleteMessage, purgeRuns } from "./runs.ts";
+import { deleteMessage, purgeKey } from "./runs.ts";
 import { find, findRuns } from "./views.ts";
 
 const atOnce = 16;
@@ -26,7 +26,7 @@ export async function bury(nats: Nats, layout: Layout, before: number, keep: num
 export async function sweep(nats: Nats, layout: Layout, now: number): Promise<void> {
   await mapBounded([...(await findRuns(nats, layout))], atOnce, async ([key, { seq }]) => {
     const message = await at(nats, layout, "messages", key);
-    if (message?.seq !== seq) await purgeRuns(nats, layout, key);
+    if (message?.seq !== seq) await purgeKey(nats.jsm, layout, "runs", key);
   });
   await mapBounded(await oldBodies(nats, layout, orphanAgeMs, now), atOnce, async ({ id, key }) => {
     for (const name of ["messages", "dead"] as const) {

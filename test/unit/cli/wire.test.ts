@@ -38,7 +38,8 @@ const { scenarios }: { scenarios: Scenario[] } = JSON.parse(
 
 /** Scenarios that are replayed elsewhere, or nowhere. */
 const notHere: readonly (readonly [id: RegExp, why: string])[] = [
-  [/^(template|new|build|push|publish|up|local-run)\./, "building and templates"],
+  [/^(template|new|build|push|publish|local-run)\./, "build-wire.test.ts has them, with a repository and a builder"],
+  [/^up\./, "the requests and calls of docker are those of build, push and deploy"],
   [/^deploy\.yaml\.tag-sha$/, "the recording's commit cannot be made again; build.test.ts has --tag"],
   [/^invoke\.(401-iam-realm|auth-flag)$/, "a token exchange of the commercial gateway, which no single node has"],
 ];

@@ -44,85 +44,8 @@ async function opened() {
   };
 }
 
-suite("the store of the queue", () => {
-  test("gives messages back as they came, the oldest first, to one taker", async () => {
-    await using t = await opened();
-    const body = { bytes: 3, data: new Uint8Array([0, 255, 7]), file: null };
-    await Promise.all([t.store().put(message("a", { body, callback: "http://x/" })), t.store().put(message("b"))]);
-    await t.store().put(message("other", { fn: "else.fn" }));
-    const { messages, nextDue } = await t.store().take("call", "web.fn", 1, 2000);
-    assert.deepEqual(messages, [{ ...message("a", { body, callback: "http://x/" }), seq: 1, attempts: 1 }]);
-    assert.equal(nextDue, 1000);
-    assert.deepEqual(await t.taken(), ["b"]);
-    assert.deepEqual(await t.taken(), []);
-  });
-
-  test("queues again what was under way when it ended, with its attempts", async () => {
-    await using t = await opened();
-    await t.store().put(message("a"));
-    await t.taken();
-    await t.reopen();
-    const { messages } = await t.store().take("call", "web.fn", 9, 2000);
-    assert.deepEqual([messages.length, messages[0]?.attempts], [1, 2]);
-  });
-
-  test("keeps what waits for its next attempt until it is due", async () => {
-    await using t = await opened();
-    await t.store().put(message("a"));
-    const [taken] = (await t.store().take("call", "web.fn", 1, 2000)).messages;
-    assert.equal(await t.store().settle(taken!.seq, { to: "queued", due: 5000, status: 500, error: "why" }), true);
-    assert.deepEqual(await t.store().take("call", "web.fn", 1, 4999), { messages: [], nextDue: 5000 });
-    const [info] = await t.store().list({ callId: "a", limit: 1 });
-    assert.deepEqual([info?.state, info?.attempts, info?.status, info?.error], ["queued", 1, 500, "why"]);
-    assert.deepEqual(await t.taken(1, 5000), ["a"]);
-  });
-
-  test("forgets what is done, and puts what follows from it in its place", async () => {
-    await using t = await opened();
-    await t.store().put(message("a"));
-    const [taken] = (await t.store().take("call", "web.fn", 1, 2000)).messages;
-    const next = message("a", { lane: "callback", target: "http://x/" });
-    assert.equal(await t.store().settle(taken!.seq, { to: "done", next }), true);
-    assert.equal(await t.store().settle(taken!.seq, { to: "done", next }), false);
-    const found = await t.store().list({ callId: "a", limit: 9 });
-    assert.deepEqual(
-      found.map(({ lane, state, target }) => [lane, state, target]),
-      [["callback", "queued", "http://x/"]],
-    );
-  });
-
-  test("keeps the dead until they are revived, or buried by age or number", async () => {
-    await using t = await opened();
-    for (const [i, id] of ["a", "b", "c"].entries()) await t.store().put(message(id, { created: 1000 + i }));
-    for (const { seq } of (await t.store().take("call", "web.fn", 9, 2000)).messages)
-      await t.store().settle(seq, { to: "dead", status: 500 });
-    assert.deepEqual(await t.taken(), []);
-    assert.deepEqual(await t.store().revive("b", 2000), [{ lane: "call", fn: "web.fn" }]);
-    assert.deepEqual(await t.store().revive("b", 2000), []);
-    const [b] = (await t.store().take("call", "web.fn", 9, 2000)).messages;
-    assert.deepEqual([b?.callId, b?.attempts], ["b", 1]);
-    assert.equal(await t.store().bury(1000, 9), 0);
-    assert.equal(await t.store().bury(1001, 9), 1);
-    assert.equal(await t.store().bury(0, 0), 1);
-    assert.deepEqual(await t.store().depths(), [
-      { lane: "call", fn: "web.fn", queued: 0, running: 1, dead: 0, oldest: 1001 },
-    ]);
-  });
-
-  test("lists by function, namespace and state", async () => {
-    await using t = await opened();
-    await t.store().put(message("a"));
-    await t.store().put(message("b", { fn: "web.dev" }));
-    await t.taken();
-    const ids = async (filter: object) => (await t.store().list({ limit: 9, ...filter })).map(({ callId }) => callId);
-    assert.deepEqual(await ids({}), ["a", "b"]);
-    assert.deepEqual(await ids({ fn: "web.dev" }), ["b"]);
-    assert.deepEqual(await ids({ namespace: "fn" }), ["a"]);
-    assert.deepEqual(await ids({ state: "running" }), ["a"]);
-    assert.deepEqual(await ids({ state: "dead" }), []);
-    assert.deepEqual(await ids({ limit: 1 }), ["a"]);
-  });
-
+// what every store owes is in test/contract/queue.ts
+suite("the store of the queue in SQLite", () => {
   test("removes a call with its large body, and files that nobody knows at the next start", async () => {
     await using t = await opened();
     const large = Buffer.alloc(200_000, "x");

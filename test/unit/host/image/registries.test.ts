@@ -49,6 +49,18 @@ suite("registry settings", () => {
       assert.deepEqual(endpoints.map((e) => e.mirror).lastIndexOf(false), endpoints.length - 1);
     });
 
+  test("may be others from one moment to the next, with connections of their own", async () => {
+    await using registries = new Registries([]);
+    const before = await registries.agent("reg:5000");
+    registries.use([{ host: "reg:5000", mirrors: ["m"], plainHttp: true }]);
+    assert.deepEqual(
+      registries.endpoints("reg:5000", "app").map(({ origin }) => origin),
+      ["https://m", "http://reg:5000"],
+    );
+    assert.notEqual(await registries.agent("reg:5000"), before);
+    assert.equal(before.closed, true);
+  });
+
   test("Retry-After in seconds and as a date, bounded", () => {
     const now = Date.parse("2026-01-01T00:00:00Z");
     assert.equal(retryAfterMs(undefined, now), 0);

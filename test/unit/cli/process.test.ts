@@ -1,6 +1,9 @@
-/** nap and gateways behind TLS: as a process of its own, because a process reads what it trusts when it starts. */
+/** nap as a process of its own: what it trusts, which it reads when it starts, and how signals and pipes end it. */
 import assert from "node:assert/strict";
-import { execFile } from "node:child_process";
+import { execFile, spawn } from "node:child_process";
+import { once } from "node:events";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { after, suite, test } from "node:test";
 import { makeCertificate } from "../../support/certificates.ts";
@@ -15,9 +18,10 @@ const listed = [{ status: 200, body: [] }];
 const server = up.use(await openRecordingServer(listed, ours));
 const plain = up.use(await openRecordingServer(listed));
 
+const entry = join(import.meta.dirname, "../../../src/nap.ts");
+const base = { PATH: process.env.PATH, HOME: dir };
+
 function run(args: string[], env: Record<string, string> = {}): Promise<Ran> {
-  const entry = join(import.meta.dirname, "../../../src/nap.ts");
-  const base = { PATH: process.env.PATH, HOME: dir };
   return new Promise((resolve) => {
     execFile(process.execPath, [entry, ...args], { cwd: dir, env: { ...base, ...env } }, (error, stdout, stderr) =>
       resolve({ exit: error ? Number(error.code ?? 1) : 0, stdout, stderr }),
@@ -62,4 +66,33 @@ suite("nap and TLS", { concurrency: 2 }, () => {
         assert.match(ran.stderr, /^nap: .*\n$/, "one line");
       }
     });
+});
+
+suite("nap and who ends it", () => {
+  test("Ctrl-C ends it with 130, without a word", async () => {
+    const asked = Promise.withResolvers<void>();
+    const silent = createServer(() => asked.resolve()).listen(0, "127.0.0.1");
+    await once(silent, "listening");
+    const { port } = silent.address() as AddressInfo;
+    const child = spawn(process.execPath, [entry, "list", "-g", `http://127.0.0.1:${port}`], { cwd: dir, env: base });
+    let stderr = "";
+    child.stderr.on("data", (piece) => {
+      stderr += piece;
+    });
+    await asked.promise;
+    child.kill("SIGINT");
+    assert.deepEqual(await once(child, "close"), [130, null]);
+    assert.equal(stderr, "");
+    silent.closeAllConnections();
+    silent.close();
+  });
+
+  test("a reader that has enough is no failure", async () => {
+    const functions = Array.from({ length: 20_000 }, (_, i) => ({ name: `function-with-a-long-name-${i}` }));
+    await using many = await openRecordingServer([{ status: 200, body: functions }]);
+    const line = `"${process.execPath}" "${entry}" list -g ${many.url} | head -1; echo "\${PIPESTATUS[*]}"`;
+    const { promise, resolve } = Promise.withResolvers<string>();
+    execFile("bash", ["-c", line], { cwd: dir, env: base }, (_, stdout, stderr) => resolve(stdout + stderr));
+    assert.match(await promise, /^FUNCTION .*\n0 0\n$/);
+  });
 });
