@@ -107,7 +107,11 @@ suite("a kept connection that the function closes as a request comes", () => {
       await t.fn.head();
       t.fn.socket.resetAndDestroy();
       const next = await t.g.accepted();
-      const last = seen.source.endsWith("body$") ? "body" : seen.source.endsWith("\\r\\n$") ? "0\r\n\r\n" : "\r\n\r\n";
+      const last = seen.source.endsWith("body$")
+        ? "body"
+        : seen.source.endsWith("\\r\\n$")
+          ? "\r\n0\r\n\r\n"
+          : "\r\n\r\n";
       assert.match(await next.until(last), seen);
       next.send("HTTP/1.1 204 No Content\r\n\r\n");
       assert.match(await t.caller.head(), /^HTTP\/1\.1 204 /);
