@@ -13,7 +13,6 @@ import { promisify } from "node:util";
 const run = promisify(execFile);
 
 const suite = "trixie";
-const mirror = "http://deb.debian.org/debian";
 const diskSize = "8G";
 
 /** What Debian's own cloud images have, as far as a boot needs it. */
@@ -50,7 +49,7 @@ export interface BaseImage {
 
 /** From `cache`, where what an older recipe made is removed; built when it is not there, which takes a minute or two. */
 export async function baseImage(cache: string): Promise<BaseImage & { isNew: boolean }> {
-  const recipe = JSON.stringify([suite, mirror, diskSize, packages, hooks("")]);
+  const recipe = JSON.stringify([suite, diskSize, packages, hooks("")]);
   const dir = join(cache, `base-${createHash("sha256").update(recipe).digest("hex").slice(0, 12)}`);
   const isNew = !existsSync(dir);
   if (isNew) {
@@ -74,9 +73,10 @@ export async function baseImage(cache: string): Promise<BaseImage & { isNew: boo
 async function build(dir: string): Promise<void> {
   const root = join(dir, "root");
   await mkdir(join(dir, "debs"));
+  // from mmdebstrap's own idea of Debian's mirror
   const options = ["--variant=minbase", `--include=${packages.join(",")}`];
   const quiet = { maxBuffer: 2 ** 28 };
-  await run("mmdebstrap", [...options, ...hooks(dir).map((h) => `--customize-hook=${h}`), suite, root, mirror], quiet);
+  await run("mmdebstrap", [...options, ...hooks(dir).map((h) => `--customize-hook=${h}`), suite, root], quiet);
   for (const file of globSync(`${root}/boot/{vmlinuz,initrd.img}-*`)) await run("cp", [file, dir]);
   await writeFile(join(dir, "disk"), "");
   await run("truncate", ["-s", diskSize, join(dir, "disk")]);

@@ -15,7 +15,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { type Accelerator, findAccelerator } from "./accelerator.ts";
 import { type BaseImage, baseImage } from "./base-image.ts";
-import { fillIn, greeting, makeNextRelease, makeRelease, writePayload, writeSeed } from "./discs.ts";
+import { fillIn, greeting, images, makeNextRelease, makeRelease, writePayload, writeSeed } from "./discs.ts";
 import { doctor, limits, outOfMemory, sleepAndWake, usage } from "./kernel.ts";
 import { leftovers } from "./leftovers.ts";
 import { type Machine, openMachine } from "./machine.ts";
@@ -125,9 +125,13 @@ async function steps(subject: Subject, { files }: BaseImage, nextFolder: string)
   await step("systemctl restart under load", () => restart(subject));
   await step("a napd that stands still", () => watchdog(subject));
 
+  await step("a function from a folder, a moment before the power is cut", () => makeLate(subject));
   await machine.powerOff();
   await machine.powerOn();
   await step("from a power cut to the first answered call", () => firstAnswer(subject, 600_000));
+  await step("the late function answers as before", () =>
+    until(120_000, async () => assert.equal(await get(subject.url("late")), "late\n")),
+  );
   await step("systemctl status", async () => {
     await machine.untilUp(300_000);
     return status(subject);
@@ -138,6 +142,18 @@ async function steps(subject: Subject, { files }: BaseImage, nextFolder: string)
   await step("upgrade under load", () => upgrade(subject, `/mnt/napd/${nextFolder}`, nextVersion));
   await step("rollback under load", () => rollBack(subject, release));
   await step("uninstall, then with --purge", () => uninstall(subject, `/mnt/napd/${nextFolder}`, files));
+}
+
+/** Its layer is in no disk's cache but the kernel's unless napd sees to that. */
+async function makeLate({ machine, url }: Subject): Promise<void> {
+  const script = [
+    'export OPENFAAS_CONFIG=$(mktemp -d); cd "$OPENFAAS_CONFIG"; mkdir late',
+    "printf '#!/bin/busybox sh\\necho late\\n' > late/handler.sh; chmod +x late/handler.sh",
+    `printf %s ${password} | nap login --username admin --password-stdin`,
+    `nap up late --base ${images.hello} --process ./handler.sh`,
+  ];
+  await machine.sh(script.join("; "), 600_000);
+  assert.equal(await get(url("late")), "late\n");
 }
 
 async function uninstall({ machine }: Subject, release: string, bareFiles: string): Promise<string> {

@@ -1,5 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { AppError, messageOf } from "../../base/errors.ts";
+import type { Mount } from "../containerd/types.ts";
+import { run } from "../exec.ts";
 import { chainIds, type Entry, toDescriptor } from "./manifest.ts";
 import { extractPrefix, type Scope, type Tools } from "./tools.ts";
 
@@ -56,6 +58,7 @@ async function unpackOne(tools: Tools, scope: Scope, step: Step, signal: AbortSi
     const applied = await diff.apply(toDescriptor(step.layer), mounts, call);
     if (applied.digest !== step.diffId)
       throw new AppError("IMAGE_DIGEST_MISMATCH", [scope.ref, step.diffId, `the unpacked layer ${step.layer.digest}`]);
+    await writeOut(mounts, signal);
     await snapshots.commit(step.chain, key, labels, call);
   } catch (e) {
     await snapshots.remove(key, { namespace: scope.namespace }).catch((again) => {
@@ -63,4 +66,16 @@ async function unpackOne(tools: Tools, scope: Scope, step: Step, signal: AbortSi
     });
     throw e;
   }
+}
+
+/**
+ * Has what was unpacked into a snapshot written to its disk. containerd itself does not, yet remembers at once that the
+ * layer is there: after a power cut its files would be empty, and every later pull would take them for whole.
+ */
+async function writeOut(mounts: readonly Mount[], signal: AbortSignal): Promise<void> {
+  const [mount] = mounts;
+  const upper = mount?.options.find((option) => option.startsWith("upperdir="))?.slice("upperdir=".length);
+  const dir = upper ?? (mount?.type === "bind" ? mount.source : undefined);
+  // some snapshotters mount devices of their own, which cannot be reached from here
+  if (dir !== undefined) await run("sync", ["-f", dir], { timeoutMs: 10 * 60_000, signal });
 }
