@@ -1,7 +1,6 @@
 /** The Caddyfile that comes with napd, with certificates of Caddy's own authority. */
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { existsSync } from "node:fs";
 import { readFile, writeFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import { after, before, suite, test } from "node:test";
@@ -35,8 +34,13 @@ suite("Caddy before napd", () => {
     const args = ["run", "--config", `${dir}/Caddyfile`, "--adapter", "caddyfile"];
     const caddy = up.use(await startChild("caddy", args, { logFile, env }));
     authority = `${dir}/pki/authorities/local/root.crt`;
-    const certificate = `${dir}/certificates/local/localhost/localhost.crt`;
-    await waitReady(caddy, async () => existsSync(certificate), { what: "caddy", timeoutMs: 30_000, logFile });
+    // the certificate is on the disk before Caddy answers with it
+    const answers = () =>
+      dial().then(
+        ({ socket }) => Boolean(socket.destroy()),
+        () => false,
+      );
+    await waitReady(caddy, answers, { what: "caddy", timeoutMs: 30_000, logFile });
   });
   after(() => up.disposeAsync());
 
