@@ -169,7 +169,7 @@ suite("install.sh", () => {
     const cut = join(tmp.path, "archives/cut.tar.gz");
     await writeFile(cut, (await readFile(archive)).subarray(0, 500));
     refuses(await install("--from", cut), /cannot be unpacked: .*fetch it again/);
-    const other = join(tmp.path, "archives/other.tar.gz");
+    const other = join(tmp.path, "other.tar.gz");
     pack(tmp.path, "archives", other, 0, 1);
     refuses(await install("--from", other), /is no unpacked release/);
     refuses(await install("--from", join(tmp.path, "none.tar.gz")), /there is no file/);

@@ -201,12 +201,16 @@ export class Cni {
     }
   }
 
-  /** ADD runs the plugins in order, each given the result of the one before. */
+  /**
+   * ADD runs the plugins in order, each given the result of the one before. An abort waits for the one that runs: killed
+   * in the wrong moment, it would leave an address that nobody's name is on yet, and DEL would not find it.
+   */
   async #runAdd(id: string, netns: string, signal?: AbortSignal): Promise<AddResult> {
     let prevResult: AddResult | undefined;
     for (const plugin of this.#conflist.plugins) {
       const config = pluginConfig(this.#conflist, plugin, prevResult);
-      prevResult = JSON.parse(await this.#exec("ADD", id, netnsPath(netns), config, signal)) as AddResult;
+      prevResult = JSON.parse(await this.#exec("ADD", id, netnsPath(netns), config)) as AddResult;
+      signal?.throwIfAborted();
     }
     return prevResult ?? {};
   }
@@ -233,7 +237,7 @@ export class Cni {
     return false;
   }
 
-  async #exec(verb: "ADD" | "DEL", id: string, netns: string, config: Plugin, signal?: AbortSignal): Promise<string> {
+  async #exec(verb: "ADD" | "DEL", id: string, netns: string, config: Plugin): Promise<string> {
     const plugin = await findPlugin(config.type, this.#pluginDirs);
     const env = {
       CNI_COMMAND: verb,
@@ -243,7 +247,7 @@ export class Cni {
       CNI_PATH: this.#pluginDirs.join(":"),
     };
     const input = JSON.stringify(config);
-    const { code, stdout, stderr } = await execute(plugin, [], { env, input, signal, timeoutMs: pluginTimeoutMs });
+    const { code, stdout, stderr } = await execute(plugin, [], { env, input, timeoutMs: pluginTimeoutMs });
     if (code === 0) return stdout;
     throw new AppError("HOST_COMMAND", [`CNI ${verb} by ${plugin} for ${id}`, pluginError(stdout) || stderr.trim()]);
   }
